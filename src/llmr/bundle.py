@@ -1,0 +1,41 @@
+"""The data that ships with the package: the catalogue and the recorded latencies."""
+
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+
+from llmr.core import openrouter
+from llmr.core.catalogue import Snapshot
+from llmr.core.priors import Percentiles, Recorded
+
+
+class _Catalogue(msgspec.Struct):
+    captured: str
+    citation: str
+    data: list[msgspec.Raw]
+
+
+class _Latency(msgspec.Struct):
+    rows: list[tuple[str, Percentiles, Percentiles]]
+
+
+@cache
+def latency() -> dict[str, Recorded]:
+    """Recorded latency percentiles by model id."""
+    raw = (files("llmr") / "data" / "latency.json").read_bytes()
+    return {name: Recorded(t, s) for name, t, s in msgspec.json.decode(raw, type=_Latency).rows}
+
+
+@cache
+def catalogue(upstream: str = "openrouter") -> Snapshot:
+    """The bundled snapshot of OpenRouter's models; `captured` says of when it is."""
+    raw = (files("llmr") / "data" / "catalogue.json").read_bytes()
+    bundle = msgspec.json.decode(raw, type=_Catalogue)
+    return openrouter.snapshot(
+        [msgspec.json.decode(row) for row in bundle.data],
+        upstream=upstream,
+        captured=bundle.captured,
+        recorded=latency(),
+        citation=bundle.citation,
+    )

@@ -1,0 +1,1 @@
+"""The response cache: exact, scoped to one tenant, never wrong."""

@@ -1,0 +1,190 @@
+"""The cache in Redis or Valkey, shared by several routers.
+
+The store is a hint and never a wait: a lookup is bounded, a fault opens a breaker, and while it is
+open nobody asks. A background task joins the store again when it answers. Entries carry magic,
+version and digest; anything else under our keys is a miss and is removed.
+"""
+
+import asyncio
+import hashlib
+import logging
+import re
+from typing import Any
+
+import msgspec
+
+from llmr.cache.memory import Entry
+from llmr.errors import ConfigError
+
+log = logging.getLogger("llmr.cache")
+
+PREFIX = b"llmr:cache:1:"
+MAGIC = b"LLMR\x01"
+DIGEST = 16
+OPERATION_S = 0.05
+CONNECT_S = 0.2
+PROBE_S = (0.5, 1.0, 2.0, 5.0)
+PENDING_WRITES = 1000
+ENTRY_LIMIT = 8 * 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+def pack(entry: Entry) -> bytes:
+    """An entry as it is stored."""
+    body = _encode(entry)
+    return MAGIC + hashlib.blake2b(body, digest_size=DIGEST).digest() + body
+
+
+def unpack(data: Any) -> Entry | None:
+    """The entry, or None for anything that is not exactly one of ours."""
+    start = len(MAGIC) + DIGEST
+    if not isinstance(data, bytes) or not data.startswith(MAGIC) or len(data) > ENTRY_LIMIT:
+        return None
+    body = data[start:]
+    if hashlib.blake2b(body, digest_size=DIGEST).digest() != data[len(MAGIC) : start]:
+        return None
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class Shared:
+    """A client of the store with its own breaker. `connected` is False until it has answered."""
+
+    def __init__(self, url: str, ttl_s: int) -> None:
+        try:
+            import redis.asyncio as redis
+            from redis.backoff import NoBackoff
+            from redis.asyncio.retry import Retry
+        except ImportError:
+            raise ConfigError(
+                "redis is configured but its client is not installed: pip install 'llmr[redis]'."
+            ) from None
+        self._ttl = ttl_s
+        self.place = re.sub(r"//[^@/]*@", "//", url)
+        try:
+            self._client: Any = redis.from_url(
+                url,
+                socket_connect_timeout=CONNECT_S,
+                socket_timeout=OPERATION_S,
+                retry=Retry(NoBackoff(), 0),
+                retry_on_timeout=False,
+                max_connections=64,
+                health_check_interval=0,
+            )
+        except ValueError as error:
+            raise ConfigError(f"redis.url {self.place!r} cannot be used: {error}.") from None
+        self._errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError)
+        self.connected = False
+        self._told = False
+        self._down = asyncio.Event()
+        self._down.set()
+        self._writes: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue(PENDING_WRITES)
+        self.faults = 0
+        self.rejected = 0
+
+    async def get(self, key: bytes) -> Entry | None:
+        """The entry, or None: absent, not ours, or the store did not answer in time."""
+        if not self.connected:
+            return None
+        try:
+            async with asyncio.timeout(OPERATION_S):
+                data = await self._client.get(PREFIX + key)
+        except self._errors as error:
+            self._fault(error)
+            return None
+        if data is None:
+            return None
+        entry = unpack(data)
+        if entry is None:
+            self.rejected += 1
+            await self._forget(key)
+        return entry
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        """Write behind: the caller does not wait, and a full queue drops the write."""
+        if not self.connected:
+            return
+        try:
+            self._writes.put_nowait((PREFIX + key, pack(entry)))
+        except asyncio.QueueFull:
+            self.faults += 1
+
+    async def count(self) -> tuple[int, int]:
+        """(entries, bytes) of ours in the store."""
+        entries = size = 0
+        async for name in self._client.scan_iter(PREFIX + b"*", count=1000):
+            entries += 1
+            size += await self._client.strlen(name)
+        return entries, size
+
+    async def clear(self) -> int:
+        """Remove every entry of ours; how many there were."""
+        names = [name async for name in self._client.scan_iter(PREFIX + b"*", count=1000)]
+        for start in range(0, len(names), 500):
+            await self._client.unlink(*names[start : start + 500])
+        return len(names)
+
+    async def run(self) -> None:
+        """Probe, join, write behind, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._probe())
+            group.create_task(self._write())
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _probe(self) -> None:
+        failed = 0
+        while True:
+            await self._down.wait()
+            try:
+                async with asyncio.timeout(CONNECT_S + OPERATION_S):
+                    await self._client.ping()
+            except self._errors as error:
+                if not self._told:
+                    self._told = True
+                    log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
+                await asyncio.sleep(PROBE_S[min(failed, len(PROBE_S) - 1)])
+                failed += 1
+                continue
+            failed = 0
+            self.connected = True
+            self._told = False
+            self._down.clear()
+            log.info("redis %s answers: caching there", self.place)
+
+    async def _write(self) -> None:
+        while True:
+            name, data = await self._writes.get()
+            if not self.connected:
+                continue
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await self._client.set(name, data, ex=self._ttl)
+            except self._errors as error:
+                self._fault(error)
+
+    async def _forget(self, key: bytes) -> None:
+        try:
+            async with asyncio.timeout(OPERATION_S):
+                await self._client.unlink(PREFIX + key)
+        except self._errors as error:
+            self._fault(error)
+
+    def _fault(self, error: BaseException) -> None:
+        self.faults += 1
+        if "WRONGTYPE" in str(error):
+            return
+        if self.connected:
+            self.connected = False
+            self._told = True
+            self._down.set()
+            log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
+
+
+def _why(error: BaseException) -> str:
+    return type(error).__name__

@@ -1,0 +1,480 @@
+"""Configuration: flags, then environment, then file, then defaults, as one frozen object.
+
+This is the only place that reads configuration and the only one that judges it. What cannot be used
+is refused with file, line and what was expected; nothing is silently dropped.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from llmr.errors import ConfigError
+
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Price = Annotated[float, Meta(ge=0)]
+Priority = Literal["speed", "cost", "quality", "balanced"]
+Ability = Literal[
+    "tools",
+    "vision",
+    "json_schema",
+    "json_object",
+    "reasoning",
+    "prefill",
+    "audio",
+    "file",
+    "video",
+]
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+SIZE_LIMIT = 1024 * 1024
+NODE_LIMIT = 50_000
+PREFIX = "LLMR_"
+RESERVED = frozenset(("LLMR_CONFIG",))
+PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "timestamp", "binary")
+)
+CHOICES = {
+    "priority": "speed, cost, quality or balanced",
+    "quality": "prompt or static",
+    "default": "auto, always, deterministic or never",
+}
+
+
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """A section of the configuration: a key it does not know is an error."""
+
+
+class Server(Part):
+    """Where the router listens, and whom it answers."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    api_keys: tuple[str, ...] = ()
+
+
+class ModelRow(Part):
+    """A model of an upstream's own, as its owner describes it. An absent price is unknown, not 0."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    context_length: Annotated[int, Meta(gt=0)] | None = None
+    max_output_tokens: Annotated[int, Meta(gt=0)] | None = None
+    prompt_cost_per_1k: Price | None = None
+    completion_cost_per_1k: Price | None = None
+    avg_latency_ms: Positive | None = None
+    tokens_per_s: Positive | None = None
+    quality_score: Share | None = None
+    supports: tuple[Ability, ...] = ()
+
+
+class UpstreamConfig(Part):
+    """How to reach a provider. No `api_key` at all: it takes none. An empty one: it is missing."""
+
+    base_url: str | None = None
+    api_key: str | None | UnsetType = UNSET
+    models: tuple[ModelRow, ...] | None = None
+
+
+class Redis(Part):
+    """A Redis or Valkey server for what several routers share."""
+
+    url: str | None = None
+    host: str | None = None
+    port: Annotated[int, Meta(ge=1, le=65535)] = 6379
+    db: Annotated[int, Meta(ge=0)] = 0
+    password: str | None = None
+    ttl_seconds: Annotated[int, Meta(gt=0)] = 3600
+
+    @property
+    def address(self) -> str | None:
+        """The URL to connect to, or None where none is configured."""
+        if self.url or not self.host:
+            return self.url
+        from urllib.parse import quote
+
+        secret = f":{quote(self.password, safe='')}@" if self.password else ""
+        return f"redis://{secret}{self.host}:{self.port}/{self.db}"
+
+
+class Weights(Part):
+    """Shares of latency, cost and quality in a score; only their proportion counts."""
+
+    latency: Price = 0.4
+    cost: Price = 0.3
+    quality: Price = 0.3
+
+
+class Routing(Part):
+    """How `auto` chooses. `default_weights` are those of `balanced`."""
+
+    priority: Priority = "balanced"
+    default_weights: Weights = Weights()
+    quality: Literal["prompt", "static"] = "prompt"
+    fallback_models: tuple[str, ...] = ()
+
+
+class LimitsConfig(Part):
+    """Bounds of one request. `first_event_s` null: worked out per model."""
+
+    attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    connect_s: Positive = 3.0
+    first_event_s: Positive | None = None
+    idle_s: Positive = 45.0
+    total_s: Positive = 600.0
+    retry_after_wait_s: Price = 3.0
+    body_mb: Positive = 32.0
+
+
+class State(Part):
+    """Where what must survive is kept; null: the user's state folder."""
+
+    path: str | None = None
+
+
+class CacheConfig(Part):
+    """The response cache. `auto`: all identical requests on /route, deterministic ones on /v1."""
+
+    enabled: bool = True
+    max_mb: Positive = 256.0
+    default: Literal["auto", "always", "deterministic", "never"] = "auto"
+
+
+class Config(Part):
+    """The whole configuration."""
+
+    server: Server = Server()
+    upstreams: dict[str, UpstreamConfig | None] = field(default_factory=dict)
+    redis: Redis = Redis()
+    routing: Routing = Routing()
+    limits: LimitsConfig = LimitsConfig()
+    state: State = State()
+    cache: CacheConfig = CacheConfig()
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Config:
+    """The configuration in force.
+
+    `flags` maps dotted names (`server.port`) to values. `environ` defaults to the process's
+    environment with `.env` of `directory` (default: the working directory) laid under it.
+    """
+    directory = directory or Path.cwd()
+    environ = _environment(environ, directory)
+    chosen = path or environ.get("LLMR_CONFIG")
+    file = Path(chosen) if chosen else directory / "config.yaml"
+    tree: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    name = "the configuration"
+    if chosen or file.is_file():
+        name = str(file)
+        tree = _read(file, environ, lines)
+    _lay_environment(tree, environ)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, dotted.split("."), value)
+    return build(tree, environ, name, lines)
+
+
+def build(
+    tree: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    name: str = "the configuration",
+    lines: Mapping[str, int] | None = None,
+) -> Config:
+    """A checked configuration from a plain mapping."""
+    environ = os.environ if environ is None else environ
+    try:
+        config = msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_told(str(error), name, lines or {})) from None
+    _check(config, name, lines or {})
+    return msgspec.structs.replace(config, upstreams=_upstreams(config, environ))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the configuration file."""
+    found = msgspec.json.schema(Config)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "llmr configuration",
+        **found,
+    }
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """The configuration as plain data without secrets."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    tree["server"]["api_keys"] = ["***" for _ in config.server.api_keys]
+    for upstream in tree["upstreams"].values():
+        if upstream.get("api_key"):
+            upstream["api_key"] = "***"
+    for key in ("password", "url"):
+        if value := tree["redis"].get(key):
+            tree["redis"][key] = re.sub(r"//[^@/]*@", "//***@", value) if key == "url" else "***"
+    return tree
+
+
+# --- reading ---
+
+
+def _environment(environ: Mapping[str, str] | None, directory: Path) -> Mapping[str, str]:
+    if environ is not None:
+        return environ
+    file = directory / ".env"
+    if not file.is_file():
+        return os.environ
+    from dotenv import dotenv_values
+
+    extra = {key: value for key, value in dotenv_values(file).items() if value is not None}
+    return {**extra, **os.environ}
+
+
+def _read(file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        if file.stat().st_size > SIZE_LIMIT:
+            raise ConfigError(f"{file}: larger than {SIZE_LIMIT // 1024} KiB; this is no config file.")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text.") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError(f"{file}:{line}: not valid YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}.") from None
+    if node is None:
+        return {}
+    tree = _Reader(file, environ, lines).value(node, "$")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}:1: expected sections such as `server:` and `upstreams:`.")
+    return tree
+
+
+class _Reader:
+    """Plain values from YAML nodes: scalars, lists and mappings, no tags, each key once."""
+
+    def __init__(self, file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> None:
+        import yaml
+
+        self.yaml = yaml
+        self.file = file
+        self.environ = environ
+        self.lines = lines
+        self.nodes = 0
+        self.constructor = yaml.SafeLoader("")
+
+    def value(self, node: Any, path: str) -> Any:
+        self.nodes += 1
+        line = node.start_mark.line + 1
+        self.lines[path] = line
+        if self.nodes > NODE_LIMIT or path.count(".") > 20:
+            raise ConfigError(f"{self.file}:{line}: too many or too deeply nested values.")
+        if isinstance(node, self.yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, self.yaml.SequenceNode):
+            return [self.value(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
+        if node.tag not in PLAIN_TAGS:
+            raise ConfigError(f"{self.file}:{line}: the tag {node.tag} is not allowed.")
+        if isinstance(node.value, str) and "${" in node.value:
+            return _substituted(node.value, self.environ, f"{self.file}:{line}")
+        if node.tag.endswith((":timestamp", ":binary")):
+            return node.value
+        return self.constructor.construct_object(node)
+
+    def _mapping(self, node: Any, path: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in out:
+                raise ConfigError(f"{self.file}:{line}: the key {key!r} is given twice.")
+            out[key] = self.value(value_node, f"{path}.{key}")
+            self.lines[f"{path}.{key}"] = line
+        return out
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
+
+
+def _substituted(text: str, environ: Mapping[str, str], where: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        name, default = match[1], match[3]
+        value = environ.get(name)
+        if value is None and match[2] is None:
+            raise ConfigError(
+                f"{where}: the environment variable {name} is not set. "
+                f"Set it, or write ${{{name}:-default}}."
+            )
+        return value or default or ""
+
+    return _VARIABLE.sub(replace, text)
+
+
+def _lay_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in RESERVED:
+            continue
+        path = name[len(PREFIX) :].lower().split("__")
+        if path[0] not in Config.__struct_fields__:
+            hint = _nearest(path[0], Config.__struct_fields__)
+            raise ConfigError(
+                f"environment: {name} names no setting{hint}; write {PREFIX}SECTION__KEY."
+            )
+        text = environ[name]
+        value: Any = text
+        if text[:1] in ("[", "{"):
+            import yaml
+
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ConfigError(f"environment: {name} is not a list or mapping.") from None
+        elif path[-1] in ("api_keys", "fallback_models", "supports"):
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        _put(tree, path, value)
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for step in path[:-1]:
+        inner = tree.get(step)
+        if not isinstance(inner, dict):
+            inner = tree[step] = {}
+        tree = inner
+    tree[path[-1]] = value
+
+
+# --- judging ---
+
+
+def _told(text: str, name: str, lines: Mapping[str, int]) -> str:
+    """msgspec's finding as a line a person can act on."""
+    message, _, where = text.partition(" - at `")
+    path = re.sub(r"\[\.\.\.\]", "", where.rstrip("`")) or "$"
+    unknown = re.search(r"unknown field `([^`]*)`", message)
+    if unknown:
+        key = unknown[1]
+        line = _line_of(f"{path}.{key}", lines)
+        hint = _nearest(key, _known_keys(path))
+        place = path.removeprefix("$").lstrip(".")
+        inside = f" in {place}" if place else ""
+        return f"{name}{line}: unknown key {key!r}{inside}{hint}."
+    message = message.replace("`", "").replace("Object missing required field", "missing key")
+    place = path.removeprefix("$").lstrip(".")
+    if message.startswith("Invalid enum value"):
+        expected = CHOICES.get(place.rsplit(".", 1)[-1]) or ", ".join(Ability.__args__)
+        message = f"expected {expected}, got{message.removeprefix('Invalid enum value')}"
+    return f"{name}{_line_of(path, lines)}: {place}: {message[:1].lower()}{message[1:]}."
+
+
+def _line_of(path: str, lines: Mapping[str, int]) -> str:
+    if path in lines:
+        return f":{lines[path]}"
+    # msgspec writes [...] for keys of a mapping: look for the one path that ends the same way.
+    tail = path.rsplit(".", 1)[-1]
+    found = [line for known, line in lines.items() if known.rsplit(".", 1)[-1] == tail]
+    return f":{found[0]}" if found else ""
+
+
+def _structs() -> Iterator[type[Part]]:
+    yield from (Config, Server, UpstreamConfig, ModelRow, Redis, Weights, Routing)
+    yield from (LimitsConfig, State, CacheConfig)
+
+
+def _known_keys(path: str) -> tuple[str, ...]:
+    tail = path.removeprefix("$").lstrip(".").split(".")[-1].split("[")[0]
+    by_name: dict[str, type[Part]] = {
+        "": Config,
+        "server": Server,
+        "redis": Redis,
+        "routing": Routing,
+        "default_weights": Weights,
+        "limits": LimitsConfig,
+        "state": State,
+        "cache": CacheConfig,
+        "models": ModelRow,
+        "upstreams": UpstreamConfig,
+    }
+    return by_name.get(tail, UpstreamConfig).__struct_fields__
+
+
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key, known, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
+    server = config.server
+    if server.host not in LOOPBACK and not server.api_keys:
+        raise ConfigError(
+            f"{name}{_line_of('$.server.host', lines)}: server.host {server.host} can be reached "
+            "from other machines, which needs at least one key in server.api_keys."
+        )
+    if any(not key.strip() for key in server.api_keys):
+        raise ConfigError(
+            f"{name}{_line_of('$.server.api_keys', lines)}: server.api_keys has an empty key."
+        )
+    weights = config.routing.default_weights
+    if not weights.latency + weights.cost + weights.quality > 0:
+        raise ConfigError(
+            f"{name}{_line_of('$.routing.default_weights', lines)}: at least one of "
+            "routing.default_weights must be above 0."
+        )
+    for key, upstream in config.upstreams.items():
+        where = f"{name}{_line_of(f'$.upstreams.{key}', lines)}"
+        if upstream is None:
+            continue
+        url = upstream.base_url or (OPENROUTER_URL if key == "openrouter" else None)
+        if url is None:
+            raise ConfigError(f"{where}: upstreams.{key} needs a base_url.")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"{where}: upstreams.{key}.base_url must be like https://host/v1, not {url!r}."
+            )
+        if parts.username or parts.query or parts.fragment:
+            raise ConfigError(
+                f"{where}: upstreams.{key}.base_url must hold no credentials, query or fragment; "
+                "the key belongs in api_key."
+            )
+        if "/" in key or not key:
+            raise ConfigError(f"{where}: the upstream name {key!r} must not contain a slash.")
+        ids = [row.id for row in upstream.models or ()]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ConfigError(f"{where}: upstreams.{key}.models has {twice!r} twice.")
+
+
+def _upstreams(
+    config: Config, environ: Mapping[str, str]
+) -> dict[str, UpstreamConfig | None]:
+    """All upstreams with their defaults: `openrouter` exists unless it is set to null."""
+    out: dict[str, UpstreamConfig | None] = {}
+    if "openrouter" not in config.upstreams:
+        out["openrouter"] = UpstreamConfig(OPENROUTER_URL, environ.get("OPENROUTER_API_KEY", ""))
+    for key, upstream in config.upstreams.items():
+        if upstream is None:
+            continue
+        url, secret = upstream.base_url, upstream.api_key
+        if key == "openrouter":
+            url = url or OPENROUTER_URL
+            secret = environ.get("OPENROUTER_API_KEY", "") if secret is UNSET else secret
+        secret = None if secret is UNSET else secret
+        out[key] = msgspec.structs.replace(upstream, base_url=url, api_key=secret)
+    return out

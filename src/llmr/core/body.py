@@ -1,0 +1,151 @@
+"""A request body as bytes with the places of its top-level values.
+
+The body is decoded once, shallowly. What goes upstream is cut and spliced from the bytes that came
+in, so unknown fields, number forms and key order reach the upstream exactly as the caller sent them.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from llmr.errors import ApiError, bad_request
+
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+EMPTY: Mapping[str, bytes | None] = MappingProxyType({})
+_GAP = re.compile(rb"[ \t\r\n]*")
+_KEY = re.compile(rb'[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*')
+
+
+class Body:
+    """One JSON object as bytes. `fields` maps each top-level key to its raw value."""
+
+    __slots__ = ("_spans", "data", "fields")
+
+    def __init__(self, data: bytes) -> None:
+        """Raise a 400 where `data` is not one JSON object of valid UTF-8 with distinct keys."""
+        try:
+            if not data.isascii():
+                data.decode()
+            self.fields: dict[str, msgspec.Raw] = _decode_top(data)
+        except UnicodeDecodeError as error:
+            raise bad_request(
+                "invalid_json", f"The body is not valid UTF-8: byte {error.start} cannot be read."
+            ) from None
+        except msgspec.ValidationError:
+            raise bad_request("invalid_json", "The body must be a JSON object.") from None
+        except msgspec.DecodeError as error:
+            raise bad_request("invalid_json", f"The body is not valid JSON: {error}") from None
+        except RecursionError:
+            raise bad_request("too_deep", "The body is nested too deeply.") from None
+        self.data = data
+        self._spans = self._places()
+
+    def _places(self) -> dict[str, tuple[int, int, int]]:
+        """For each key: where its entry starts, where its value starts, where its value ends.
+
+        The decoder has proved the syntax and keeps the last value of a key given twice, so walking
+        the bytes beside its result either meets every entry or finds the double one.
+        """
+        data, spans = self.data, {}
+        at = data.index(b"{") + 1
+        for key, raw in self.fields.items():
+            head = _KEY.match(data, at)
+            if head is None or not data.startswith(raw, head.end()) or not _same(head[1], key):
+                raise self._doubled()
+            start, end = head.end(), head.end() + len(memoryview(raw))
+            spans[key] = (at, start, end)
+            gap = _GAP.match(data, end)
+            at = (gap.end() if gap else end) + 1
+            if data[at - 1 : at] not in (b",", b"}"):
+                raise self._doubled()
+        if spans and data[at - 1 : at] != b"}":
+            raise self._doubled()
+        return spans
+
+    def _doubled(self) -> ApiError:
+        keys = _top_keys(self.data)
+        name = next(key for key in keys if keys.count(key) > 1)
+        return bad_request(
+            "duplicate_key",
+            f"The key {name!r} is given twice. Send each top-level key once.",
+            name,
+        )
+
+    def get(self, key: str, type: Any, what: str) -> Any:
+        """The value of `key` decoded as `type`, None where absent or null.
+
+        Raises a 400 naming the key where it is not `what`.
+        """
+        raw = self.fields.get(key)
+        if raw is None:
+            return None
+        try:
+            return _decode(raw, type=type | None)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
+
+    def splice(
+        self, drop: Iterable[str] = (), put: Mapping[str, bytes | None] = EMPTY
+    ) -> tuple[bytes, ...]:
+        """The body without the keys of `drop` and with the encoded values of `put`, in pieces.
+
+        A value of None in `put` leaves a gap at the end of a piece: the caller joins the pieces
+        with what belongs there, once per target, without cutting the body again.
+        """
+        gone = self.fields.keys() & set(drop)
+        fresh = [key for key in put if key not in self.fields]
+        if not gone and not fresh:
+            cuts = [(start, end, put[key]) for key, (_, start, end) in self._spans.items() if key in put]
+            return _pieces(self.data, cuts)
+        out = bytearray(b"{")
+        cuts = []
+        for key, (entry, start, end) in self._spans.items():
+            if key in gone:
+                continue
+            if len(out) > 1:
+                out += b","
+            at = len(out) + start - entry
+            out += self.data[entry:end]
+            if key in put:
+                cuts.append((at, len(out), put[key]))
+        for key in fresh:
+            out += (b"," if len(out) > 1 else b"") + _encode(key) + b":"
+            cuts.append((len(out), len(out), put[key]))
+        out += b"}"
+        return _pieces(bytes(out), cuts)
+
+
+def _pieces(data: bytes, cuts: list[tuple[int, int, bytes | None]]) -> tuple[bytes, ...]:
+    pieces, held, last = [], b"", 0
+    for start, end, value in cuts:
+        held += data[last:start]
+        last = end
+        if value is None:
+            pieces.append(held)
+            held = b""
+        else:
+            held += value
+    return (*pieces, held + data[last:])
+
+
+def _same(literal: bytes, key: str) -> bool:
+    if b"\\" not in literal:
+        return literal == key.encode()
+    return bool(_decode(b'"' + literal + b'"', type=str) == key)
+
+
+def _top_keys(data: bytes) -> list[str]:
+    """All top-level keys of a valid JSON object, double ones included (slow: for errors only)."""
+    keys: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> None:
+        keys[:] = [key for key, _ in pairs]
+
+    json.loads(data, object_pairs_hook=collect)
+    return keys

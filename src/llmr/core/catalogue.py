@@ -1,0 +1,130 @@
+"""The catalogue: one immutable snapshot of every model that can be named or routed to."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from msgspec import Struct
+
+from llmr.core.price import UNKNOWN, Prices
+
+# Why a row is never a candidate of `auto`. It can still be pinned by name.
+ROUTER = "router"
+BATCH = "batch"
+ALIAS = "alias"
+NOT_CHAT = "not_chat"
+FAULT = "fault"
+
+# Suffixes that change how a known row is served, not what it is (OpenRouter's variants).
+VARIANTS = frozenset(("free", "nitro", "floor", "exacto", "online", "thinking", "extended", "batch"))
+
+
+class Figure(Struct, frozen=True):
+    """A number with where it comes from and, where that is known, its standard deviation."""
+
+    value: float
+    source: str
+    sd: float | None = None
+
+    @property
+    def cautious(self) -> float:
+        """The value to choose by: a guess counts one deviation less than it says.
+
+        Of three hundred guesses the highest is the luckiest, not the best.
+        """
+        return self.value - (self.sd or 0.0) if self.source == "estimated" else self.value
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """One row: a model as one upstream serves it.
+
+    Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
+    after it. `quality` is the prior probability that an answer is good. A model that `thinks_aloud`
+    streams its reasoning, so the time it takes is known apart from the time to its first content.
+    """
+
+    id: str
+    upstream: str
+    ttft_s: Figure
+    tpot_s: Figure
+    quality: Figure
+    prices: Prices = UNKNOWN
+    price_source: str = "unknown"
+    context_length: int | None = None
+    max_output: int | None = None
+    supports: int = 0
+    reasoning_mandatory: bool = False
+    reasoning_default: bool = False
+    default_effort: str | None = None
+    thinks_aloud: bool = False
+    free: bool = False
+    expires: str | None = None
+    created: int | None = None
+    barred: str | None = None
+
+    @property
+    def target(self) -> str:
+        """The name of this target in health state, logs and metrics."""
+        return f"{self.upstream}/{self.id}"
+
+
+class Snapshot(Struct, frozen=True, dict=True):
+    """One version of the catalogue. `captured` says of when each upstream's rows are."""
+
+    models: tuple[Model, ...]
+    version: str
+    captured: Mapping[str, str]
+    citation: str = ""
+
+    @cached_property
+    def by_id(self) -> dict[str, tuple[int, ...]]:
+        """Positions of the rows with an id, one per upstream that serves it."""
+        found: dict[str, list[int]] = {}
+        for index, model in enumerate(self.models):
+            found.setdefault(model.id, []).append(index)
+        return {key: tuple(value) for key, value in found.items()}
+
+    @cached_property
+    def routable(self) -> tuple[int, ...]:
+        """Positions of the rows that `auto` may pick."""
+        return tuple(i for i, model in enumerate(self.models) if model.barred is None)
+
+    @cached_property
+    def price_edges(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Prompt sizes, and UTC times (HHMM), at which some price changes."""
+        rules = [rule for model in self.models for rule in model.prices.overrides]
+        sizes = {rule.min_prompt_tokens for rule in rules}
+        times = {time for rule in rules for time in (rule.utc_start, rule.utc_end)}
+        return (
+            tuple(sorted(s for s in sizes if s is not None)),
+            tuple(sorted(t for t in times if t is not None)),
+        )
+
+    def find(self, model_id: str) -> tuple[int, ...]:
+        """The rows a name stands for: itself, or the base row of a serving variant."""
+        if found := self.by_id.get(model_id):
+            return found
+        base, _, variant = model_id.rpartition(":")
+        return self.by_id.get(base, ()) if variant in VARIANTS else ()
+
+    def nearest(self, model_id: str, count: int = 3) -> list[str]:
+        """The ids most like a name that is not there."""
+        name = model_id[:200].lower()
+        names = [i for i, rows in self.by_id.items() if self.models[rows[0]].barred is None]
+        tail = name.rsplit("/", 1)[-1]
+        inside = sorted((i for i in names if tail and tail in i), key=lambda i: (len(i), i))[:count]
+        tails = {i.rsplit("/", 1)[-1]: i for i in reversed(names)}
+        close = difflib.get_close_matches(name, names, count, 0.5)
+        close += [tails[t] for t in difflib.get_close_matches(tail, tails, count, 0.6)]
+        return list(dict.fromkeys([*inside, *close]))[:count]
+
+
+def merge(parts: Iterable[Snapshot]) -> Snapshot:
+    """One snapshot of several upstreams' rows, in the given order."""
+    parts = list(parts)
+    return Snapshot(
+        tuple(model for part in parts for model in part.models),
+        "+".join(part.version for part in parts),
+        {name: date for part in parts for name, date in part.captured.items()},
+        " ".join(part.citation for part in parts if part.citation),
+    )

@@ -1,0 +1,399 @@
+"""One chat completion as a stream of chunks: tapped, and put in normal form where it is not.
+
+Normal form is what the official clients expect: one finish per choice, one usage in a chunk of its
+own where the caller asked for it, tool calls at distinct stable indexes, no finish that is an empty
+string. A chunk already in that form goes out as the bytes that came in.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from llmr.core.classify import CUT, INVALID, Failure, from_event
+from llmr.core.sse import DONE, Event
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+NOTHING = frozenset((b'""', b"null", b"[]", b"{}", b""))
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: Raw | UnsetType = UNSET
+
+
+class _Tool(Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(Struct):
+    content: Raw | UnsetType = UNSET
+    tool_calls: list[_Tool] | None = None
+    refusal: Raw | UnsetType = UNSET
+    reasoning: Raw | UnsetType = UNSET
+    reasoning_content: Raw | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
+    audio: Raw | UnsetType = UNSET
+    images: Raw | UnsetType = UNSET
+    annotations: Raw | UnsetType = UNSET
+    function_call: Raw | UnsetType = UNSET
+
+
+class _Choice(Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    error: Raw | UnsetType = UNSET
+
+
+class _Groq(Struct):
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Chunk(Struct):
+    id: str | None = None
+    model: str | None = None
+    created: int | None = None
+    choices: list[_Choice] | None | UnsetType = UNSET
+    usage: dict[str, Any] | None | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    x_groq: _Groq | None = None
+
+
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def _some(value: Raw | UnsetType) -> bool:
+    return value is not UNSET and bytes(value) not in NOTHING
+
+
+def _content(delta: _Delta) -> int:
+    """Bytes of answer in a delta: text, refusal, tool calls, media."""
+    size = 0
+    for value in (delta.content, delta.refusal, delta.audio, delta.images, delta.function_call):
+        if value is not UNSET and (raw := bytes(value)) not in NOTHING:
+            size += len(raw)
+    for tool in delta.tool_calls or ():
+        size += 1
+        if tool.function is not None and tool.function.arguments is not UNSET:
+            size += len(memoryview(tool.function.arguments))
+    return size
+
+
+def _thoughts(delta: _Delta) -> int:
+    size = 0
+    for value in (delta.reasoning, delta.reasoning_content, delta.reasoning_details):
+        if value is not UNSET and (raw := bytes(value)) not in NOTHING:
+            size = max(size, len(raw))
+    return size
+
+
+class ChunkStream:
+    """The state of one streamed answer.
+
+    Feed events to `take`; it gives the bytes to send on. `committed` turns true with the first
+    content, reasoning, tool call or finish: until then the caller need not have seen anything.
+    `end` gives the closing bytes, or says what is missing. `failure` is an error the stream itself
+    carried; nothing after it counts.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_groq_usage",
+        "_held",
+        "_tools",
+        "_usage_event",
+        "committed",
+        "content_bytes",
+        "created",
+        "degraded",
+        "done",
+        "failure",
+        "finishes",
+        "id",
+        "ignored",
+        "model",
+        "thought_bytes",
+        "usage",
+        "usage_estimated",
+    )
+
+    def __init__(self, include_usage: bool) -> None:
+        """`include_usage`: whether the caller asked for a usage chunk."""
+        self._asked = include_usage
+        self._held: list[bytes] = []
+        self._tools: dict[int, _ToolIndexes] = {}
+        self._usage_event: bytes | None = None
+        self._groq_usage: dict[str, Any] | None = None
+        self.committed = False
+        self.done = False
+        self.failure: Failure | None = None
+        self.finishes: dict[int, str | None] = {}
+        self.id: str | None = None
+        self.model: str | None = None
+        self.created: int | None = None
+        self.usage: dict[str, Any] | None = None
+        self.usage_estimated = False
+        self.content_bytes = 0
+        self.thought_bytes = 0
+        self.degraded = 0
+        self.ignored = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that began has its finish."""
+        return bool(self.finishes) and all(self.finishes.values())
+
+    def take(self, event: Event) -> bytes:
+        """The bytes to send on for one event; empty where there is nothing to send."""
+        data = event.data
+        if self.done or self.failure is not None:
+            self.ignored += 1
+            return b""
+        if data is None:
+            return event.raw
+        if data == b"[DONE]":
+            self.done = True
+            return b""
+        try:
+            chunk = _read_chunk(data)
+            if not data.isascii():
+                data.decode()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._bad(event)
+            return b""
+        if chunk.error is not UNSET and bytes(chunk.error) not in NOTHING:
+            self.failure = from_event(_decode(chunk.error))
+            return b""
+        return self._chunk(chunk, event)
+
+    def _bad(self, event: Event) -> None:
+        self.degraded += 1
+        if event.name == b"error" and event.data:
+            self.failure = from_event(event.data.decode("utf-8", "replace"))
+
+    def _chunk(self, chunk: _Chunk, event: Event) -> bytes:
+        self.id = self.id or chunk.id
+        self.model = self.model or chunk.model
+        self.created = self.created or chunk.created
+        if chunk.x_groq is not None and chunk.x_groq.usage:
+            self._groq_usage = chunk.x_groq.usage
+        usage = chunk.usage if isinstance(chunk.usage, dict) else None
+        choices = chunk.choices
+        changes = _Changes(event)
+        if not isinstance(choices, list):
+            changes.put("choices", [])
+            choices = []
+        finishing = self._choices(choices, changes)
+        if self.failure is not None:
+            return b""
+        if usage is not None:
+            self._take_usage(usage)
+            if not choices:
+                self._usage_event = event.raw if event.normal else None
+                return b""
+            if self._asked or not finishing:
+                changes.drop("usage")
+        if choices and len(changes.gone) == len(choices):
+            self.ignored += 1
+            return self._release() if usage is not None and not self._asked else b""
+        out = changes.bytes()
+        if finishing and not self._asked and usage is None:
+            # Its usage is still to come, and belongs in this chunk for a caller who did not ask for
+            # one of its own.
+            self._held.append(out)
+            return b""
+        if usage is not None and self._held and not self._asked:
+            self._held.append(out)
+            return self._release()
+        return out
+
+    def _choices(self, choices: list[_Choice], changes: "_Changes") -> bool:
+        """Look at every choice; True where one of them finishes here."""
+        finishing = False
+        for position, choice in enumerate(choices):
+            if choice.error is not UNSET and bytes(choice.error) not in NOTHING:
+                self.failure = from_event(_decode(choice.error))
+            reason = choice.finish_reason
+            if reason == "error" and self.failure is None:
+                self.failure = Failure(CUT, "the upstream ended the answer with an error")
+            if self.failure is not None:
+                return False
+            delta = choice.delta
+            if self.finishes.get(choice.index):
+                changes.gone.append(position)
+                continue
+            self.finishes.setdefault(choice.index, None)
+            if delta is None:
+                changes.choice(position, "delta", {})
+            else:
+                self._delta(choice, delta, position, changes)
+            if reason:
+                self.finishes[choice.index] = reason
+                self.committed = finishing = True
+            elif reason is not None:
+                changes.choice(position, "finish_reason", None)
+        return finishing
+
+    def _delta(
+        self, choice: _Choice, delta: _Delta, position: int, changes: "_Changes"
+    ) -> None:
+        content, thoughts = _content(delta), _thoughts(delta)
+        self.content_bytes += content
+        self.thought_bytes += thoughts
+        if content or thoughts:
+            self.committed = True
+        if delta.tool_calls:
+            tools = self._tools.setdefault(choice.index, _ToolIndexes())
+            for place, tool in enumerate(delta.tool_calls):
+                index, new_id = tools.place(tool)
+                if index != tool.index:
+                    changes.tool(position, place, "index", index)
+                if new_id is not None:
+                    changes.tool(position, place, "id", new_id)
+
+    def _take_usage(self, usage: dict[str, Any]) -> None:
+        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        if all(isinstance(n, int) and n >= 0 for n in counts):
+            self.usage = usage
+        else:
+            self.degraded += 1
+
+    def _release(self) -> bytes:
+        """Send on the finish chunks that waited for the usage, which goes into the last of them."""
+        held, self._held = self._held, []
+        if not held:
+            return b""
+        if self.usage is not None:
+            last = _decode(held[-1][6:])
+            last["usage"] = self.usage
+            held[-1] = _line(last)
+        return b"".join(held)
+
+    def end(self, prompt_tokens: int) -> bytes:
+        """The closing bytes of a whole answer; raises `Failure` where it is cut or empty.
+
+        `prompt_tokens` is the estimate to report, labelled, where the upstream reported no usage.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if not self.finishes:
+            raise Failure(INVALID, "the upstream's stream was empty")
+        if not self.finished:
+            raise Failure(CUT, "the upstream's stream ended before the answer did")
+        if self.usage is None and self._groq_usage is not None:
+            self._take_usage(self._groq_usage)
+        if self.usage is None:
+            self.usage_estimated = True
+            self.usage = self.estimated_usage(prompt_tokens)
+        closing = self._release()
+        if self._asked:
+            closing += self._usage_event if self._usage_event else self._usage_chunk()
+        return closing + DONE
+
+    def estimated_usage(self, prompt_tokens: int) -> dict[str, Any]:
+        """Usage worked out from bytes, labelled as such."""
+        completion = max(1, (self.content_bytes + self.thought_bytes) // 4)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": prompt_tokens + completion,
+            "estimated": True,
+        }
+
+    def _usage_chunk(self) -> bytes:
+        return _line(
+            {
+                "id": self.id,
+                "object": "chat.completion.chunk",
+                "created": self.created,
+                "model": self.model,
+                "choices": [],
+                "usage": self.usage,
+            }
+        )
+
+
+class _ToolIndexes:
+    """Keeps the tool calls of one choice apart: by id, then by the index the upstream gave."""
+
+    __slots__ = ("by_id", "current", "last", "taken")
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, int] = {}
+        self.current: dict[int, int] = {}
+        self.taken: set[int] = set()
+        self.last = 0
+
+    def place(self, tool: _Tool) -> tuple[int, str | None]:
+        """(the index to send on, an id to add where a new call came without one)."""
+        given = tool.index
+        if tool.id:
+            index = self.by_id.get(tool.id)
+            if index is None:
+                index = self._new(given)
+                self.by_id[tool.id] = index
+            new_id = None
+        elif given in self.current or (given is None and self.taken):
+            index, new_id = self.current.get(given, self.last) if given is not None else self.last, None
+        else:
+            index = self._new(given)
+            new_id = f"call_llmr_{index}"
+        if given is not None:
+            self.current[given] = index
+        self.last = index
+        return index, new_id
+
+    def _new(self, given: int | None) -> int:
+        free = given is not None and given >= 0 and given not in self.taken
+        index = given if free and given is not None else max(self.taken, default=-1) + 1
+        self.taken.add(index)
+        return index
+
+
+class _Changes:
+    """What has to differ from the bytes that came. Decoded again only where something does."""
+
+    __slots__ = ("_edits", "_event", "gone")
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+        self._edits: list[tuple[Any, ...]] = []
+        self.gone: list[int] = []
+
+    def put(self, key: str, value: Any) -> None:
+        self._edits.append((key, value))
+
+    def drop(self, key: str) -> None:
+        self._edits.append((key,))
+
+    def choice(self, position: int, key: str, value: Any) -> None:
+        self._edits.append(("choices", position, key, value))
+
+    def tool(self, position: int, place: int, key: str, value: Any) -> None:
+        self._edits.append(("choices", position, "delta", "tool_calls", place, key, value))
+
+    def bytes(self) -> bytes:
+        if not self._edits and not self.gone:
+            return self._event.raw
+        full = _decode(self._event.data or b"")
+        for edit in self._edits:
+            if len(edit) == 1:
+                full.pop(edit[0], None)
+                continue
+            *path, key, value = edit
+            at = full
+            for step in path:
+                at = at[step]
+            at[key] = value
+        for position in reversed(self.gone):
+            del full["choices"][position]
+        return _line(full)
+
+
+def _line(value: Any) -> bytes:
+    return b"data: " + _encode(value) + b"\n\n"

@@ -1,0 +1,152 @@
+"""Catalogue rows from OpenRouter's `GET /models`, with its traps handled.
+
+Rows are untrusted: a row that cannot be read is left out, never guessed at.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from llmr.core import capability, price, priors
+from llmr.core.catalogue import ALIAS, BATCH, FAULT, NOT_CHAT, ROUTER, Figure, Model, Snapshot
+from llmr.core.scoring import usual_thinking
+
+# Chat-shaped rows that do something else than answer: moderation, code patching, routing.
+NOT_CHAT_NAME = re.compile(
+    r"(?:^|[-/.])(?:guard|safeguard|content-safety|moderation|apply|morph-v\d|embed\w*|rerank\w*"
+    r"|lyria|classify|decisions?|decider)(?:[-/.:]|$)"
+)
+ROUTER_NAME = re.compile(r"^openrouter/|(?:^|[-/])router(?:[-/:]|$)")
+# Recorded first-token times of these include the thinking, which they do not stream.
+HIDES_THINKING = frozenset(("openai", "google", "x-ai"))
+FAR_FUTURE = "2090"  # sentinel dates such as 2098-12-31 mean: no end announced
+
+
+def snapshot(
+    rows: Iterable[Any],
+    *,
+    upstream: str,
+    captured: str,
+    recorded: Mapping[str, priors.Recorded],
+    citation: str = "",
+) -> Snapshot:
+    """A snapshot of one upstream's rows in the wire shape of `GET /models`."""
+    good = {row["id"]: row for row in rows if _readable(row)}
+    facts = [_facts(row) for row in good.values() if _barred(row) is None]
+    quality = priors.quality(facts)
+    latency = priors.latency(good, recorded)
+    unknown = priors.Facts("", None, None, None, False)
+    placed = priors.quality([*facts, unknown])[""]
+    models = []
+    for model_id, row in good.items():
+        ttft, tpot = latency[model_id]
+        models.append(_model(row, upstream, ttft, tpot, quality.get(model_id, placed)))
+    digest = hashlib.blake2b(msgspec.json.encode(list(good.values())), digest_size=6).hexdigest()
+    return Snapshot(tuple(models), f"{upstream}-{digest}", {upstream: captured}, citation)
+
+
+def _readable(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), str) and bool(row["id"].strip())
+
+
+def _strings(value: Any) -> Sequence[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _positive(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and 0 < value < 1e12 else None
+
+
+def _barred(row: Mapping[str, Any]) -> str | None:
+    """Why this row is never a candidate, or None."""
+    name = row["id"]
+    outputs = _strings(_object(row.get("architecture")).get("output_modalities"))
+    kind = row.get("kind", "chat")
+    if kind == FAULT or name.rsplit("/", 1)[-1].startswith("fb-"):
+        return FAULT
+    if name.startswith("~") or row.get("alias_target"):
+        return ALIAS
+    if name.endswith(":batch"):
+        return BATCH
+    if ROUTER_NAME.search(name) or _negative(row):
+        return ROUTER
+    if kind != "chat" or (outputs and list(outputs) != ["text"]) or NOT_CHAT_NAME.search(name):
+        return NOT_CHAT
+    return None
+
+
+def _negative(row: Mapping[str, Any]) -> bool:
+    """The sentinel -1: the price depends on where a router sends the request."""
+    pricing = _object(row.get("pricing"))
+    return any(str(pricing.get(key, "")).startswith("-") for key in ("prompt", "completion"))
+
+
+def _facts(row: Mapping[str, Any]) -> priors.Facts:
+    prices = price.parse(_object(row.get("pricing"))).base
+    usd = None
+    if "prompt" in prices and "completion" in prices:
+        usd = float(prices["prompt"] * 3 + prices["completion"]) / 4 * 1e6 or None
+    index = _object(_object(row.get("benchmarks")).get("artificial_analysis"))
+    figure = index.get("intelligence_index")
+    created = row.get("created")
+    return priors.Facts(
+        row["id"],
+        float(figure) if isinstance(figure, int | float) else None,
+        usd,
+        created if isinstance(created, int) else None,
+        bool(_object(row.get("reasoning"))),
+    )
+
+
+def _model(
+    row: Mapping[str, Any],
+    upstream: str,
+    ttft: Figure,
+    tpot: Figure,
+    quality: Figure,
+) -> Model:
+    architecture = _object(row.get("architecture"))
+    limits = _object(row.get("top_provider"))
+    reasoning = _object(row.get("reasoning"))
+    prices = price.parse(_object(row.get("pricing")))
+    expires = row.get("expiration_date")
+    lengths = [_positive(row.get("context_length")), _positive(limits.get("context_length"))]
+    supports = (
+        capability.mask_of(_strings(row.get("supported_parameters")), capability.PARAMETERS)
+        | capability.mask_of(_strings(architecture.get("input_modalities")), capability.INPUTS)
+        | capability.mask_of(_strings(architecture.get("output_modalities")), capability.OUTPUTS)
+    )
+    model = Model(
+        id=row["id"],
+        upstream=upstream,
+        ttft_s=ttft,
+        tpot_s=tpot,
+        quality=quality,
+        prices=prices,
+        price_source="published" if prices.known else "unknown",
+        # The row's own figure is the maximum over providers; the top provider may serve less.
+        context_length=min((n for n in lengths if n), default=None),
+        max_output=_positive(limits.get("max_completion_tokens")),
+        supports=supports,
+        reasoning_mandatory=reasoning.get("mandatory") is True,
+        reasoning_default=reasoning.get("default_enabled") is True,
+        default_effort=effort if isinstance(effort := reasoning.get("default_effort"), str) else None,
+        thinks_aloud=row["id"].split("/", 1)[0] not in HIDES_THINKING,
+        free=prices.known and not prices.base["prompt"] and not prices.base["completion"],
+        expires=expires if isinstance(expires, str) and expires < FAR_FUTURE else None,
+        created=row.get("created") if isinstance(row.get("created"), int) else None,
+        barred=_barred(row),
+    )
+    thought = usual_thinking(model)
+    if not thought or not model.thinks_aloud:
+        return model
+    # The recorded time is to the first token of any kind; what counts here is the first of the answer.
+    return replace(model, ttft_s=Figure(ttft.value + thought * tpot.value, "estimated"))

@@ -1,0 +1,133 @@
+"""Prices as OpenRouter publishes them: decimal strings, USD per token, with conditional overrides.
+
+Sums of money are Decimal. Floats appear only in estimates that order candidates.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from msgspec import Struct
+
+FIELDS = (
+    "prompt",
+    "completion",
+    "request",
+    "image",
+    "web_search",
+    "internal_reasoning",
+    "input_cache_read",
+    "input_cache_write",
+)
+
+
+class Override(Struct, frozen=True):
+    """Prices that replace the base ones while every condition holds. Later overrides win."""
+
+    prices: dict[str, Decimal]
+    min_prompt_tokens: int | None = None
+    utc_start: int | None = None
+    utc_end: int | None = None
+    utc_days: tuple[int, ...] | None = None
+
+    def holds(self, prompt_tokens: int, hhmm: int, day: int) -> bool:
+        """Whether it applies to a prompt of that size at that UTC time (HHMM, Monday = 0)."""
+        if self.min_prompt_tokens is not None and prompt_tokens <= self.min_prompt_tokens:
+            return False
+        if self.utc_days is not None and day not in self.utc_days:
+            return False
+        if self.utc_start is None or self.utc_end is None:
+            return True
+        if self.utc_start <= self.utc_end:
+            return self.utc_start <= hhmm < self.utc_end
+        return hhmm >= self.utc_start or hhmm < self.utc_end
+
+
+class Prices(Struct, frozen=True):
+    """USD per token by field of `FIELDS`. A field that is absent is unknown, never free."""
+
+    base: dict[str, Decimal]
+    overrides: tuple[Override, ...] = ()
+
+    def at(self, prompt_tokens: int, hhmm: int = 0, day: int = 0) -> dict[str, Decimal]:
+        """The prices for a prompt of that size at that UTC time."""
+        prices = self.base
+        for override in self.overrides:
+            if override.holds(prompt_tokens, hhmm, day):
+                prices = {**prices, **override.prices}
+        return prices
+
+    @property
+    def known(self) -> bool:
+        """Whether both token prices are known."""
+        return "prompt" in self.base and "completion" in self.base
+
+
+UNKNOWN = Prices({})
+
+
+def amount(value: Any) -> Decimal | None:
+    """A price as published, or None where it is negative, not a number or absent."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and number >= 0 else None
+
+
+def amounts(pricing: Mapping[str, Any]) -> dict[str, Decimal]:
+    """The usable prices among published ones."""
+    found = {field: amount(pricing.get(field)) for field in FIELDS}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def parse(pricing: Mapping[str, Any]) -> Prices:
+    """Prices from the `pricing` object of a catalogue row."""
+    overrides = pricing.get("overrides")
+    rules = overrides if isinstance(overrides, list) else []
+    return Prices(amounts(pricing), tuple(_override(rule) for rule in rules if isinstance(rule, dict)))
+
+
+def _override(rule: Mapping[str, Any]) -> Override:
+    days = rule.get("utc_days")
+    return Override(
+        amounts(rule),
+        _whole(rule.get("min_prompt_tokens")),
+        _whole(rule.get("utc_start")),
+        _whole(rule.get("utc_end")),
+        tuple(days) if isinstance(days, list) else None,
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | None:
+    """USD of one answer from its `usage` object, or None where a needed price is unknown.
+
+    Cached and cache-written tokens are subsets of the prompt, reasoning of the completion.
+    """
+    prompt = _count(usage.get("prompt_tokens"))
+    completion = _count(usage.get("completion_tokens"))
+    details = usage.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    # Recorded: an Azure reply with more cached tokens than prompt tokens.
+    cached = min(_count(details.get("cached_tokens")), prompt)
+    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
+    if "prompt" not in prices or "completion" not in prices:
+        return None
+    fresh = prompt - cached - written
+    return (
+        fresh * prices["prompt"]
+        + cached * prices.get("input_cache_read", prices["prompt"])
+        + written * prices.get("input_cache_write", prices["prompt"])
+        + completion * prices["completion"]
+        + prices.get("request", Decimal(0))
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,101 @@
+"""What one request would cost and how fast it would be on one model, and what that is worth.
+
+    score = w_latency · (1 − norm_latency) + w_cost · (1 − norm_cost) + w_quality · quality
+
+    norm_latency = ln(t / 0.1 s) / ln 1000        norm_cost = ln(max(c, 1 µUSD) / 1 µUSD) / ln 10⁶
+
+Fixed constants, never clamped and never taken from the other candidates: a ratio of two counts the
+same everywhere, so adding a model cannot reorder the rest.
+"""
+
+import math
+from typing import NamedTuple
+
+from llmr.core.catalogue import Model
+from llmr.core.request import Request
+
+LATENCY_FLOOR_S, LATENCY_SPAN = 0.1, math.log(1000.0)
+COST_FLOOR_USD, COST_SPAN = 1e-6, math.log(1e6)
+
+# However much less a model thinks than usual, this share of its first-token time stays.
+LEAST_SHARE = 0.1
+
+# For a stream the rest of the answer is read while it comes: it counts, but less.
+STREAM_TAIL = 0.3
+
+# Tokens a model thinks before it answers, by reasoning effort. Estimates, until it is learned.
+EFFORT_TOKENS = {
+    "none": 0,
+    "minimal": 32,
+    "low": 128,
+    "medium": 512,
+    "high": 2048,
+    "xhigh": 4096,
+    "max": 8192,
+}
+
+
+class Terms(NamedTuple):
+    """One candidate's estimates and the parts of its score.
+
+    `cost_usd` is None where a price is unknown; such a row scores as if it cost 1 USD.
+    """
+
+    score: float
+    latency_score: float
+    cost_score: float
+    quality: float
+    ttft_s: float
+    total_s: float
+    cost_usd: float | None
+
+
+def thinking(model: Model, effort: str | None, most: float) -> tuple[float, float]:
+    """(tokens thought for this request, tokens more or fewer than the first-token time counts).
+
+    `most` bounds them: a model cannot think longer than it may write. A model that hides its
+    thoughts is not known to start earlier when it thinks less than usual.
+    """
+    usual = usual_thinking(model)
+    asked = usual if effort is None else EFFORT_TOKENS.get(effort, EFFORT_TOKENS["medium"])
+    change = asked - usual
+    if change < 0 and not model.thinks_aloud:
+        change = 0
+    return min(asked, most), min(change, most)
+
+
+def usual_thinking(model: Model) -> int:
+    """Tokens a model thinks when the request says nothing of it."""
+    if not (model.reasoning_mandatory or model.reasoning_default):
+        return 0
+    return EFFORT_TOKENS.get(model.default_effort or "medium", EFFORT_TOKENS["medium"])
+
+
+def terms(
+    model: Model,
+    ttft_s: float,
+    tpot_s: float,
+    rates: tuple[float, float, float] | None,
+    request: Request,
+) -> Terms:
+    """The terms of `request` on `model`.
+
+    `rates` are USD per prompt token, per output token and per request.
+    """
+    output = request.output_tokens
+    most = math.inf if request.max_tokens is None else request.max_tokens
+    thought, change = thinking(model, request.effort, most)
+    first = max(ttft_s + change * tpot_s, LEAST_SHARE * ttft_s) if change else ttft_s
+    tail = output * tpot_s
+    felt = first + (STREAM_TAIL * tail if request.stream else tail)
+    latency_score = 1.0 - math.log(felt / LATENCY_FLOOR_S) / LATENCY_SPAN
+    if rates is None:
+        cost, cost_score = None, 0.0
+    else:
+        cost = request.prompt_tokens * rates[0] + (output + thought) * rates[1] + rates[2]
+        over = cost if cost > COST_FLOOR_USD else COST_FLOOR_USD
+        cost_score = 1.0 - math.log(over / COST_FLOOR_USD) / COST_SPAN
+    quality = model.quality.cautious
+    w = request.weights
+    score = w[0] * latency_score + w[1] * cost_score + w[2] * quality
+    return Terms(score, latency_score, cost_score, quality, first, first + tail, cost)

@@ -1,0 +1,1 @@
+"""Execution: carrying a decision out."""

@@ -1,0 +1,616 @@
+"""The gateway: one request from its bytes to its record, for the server and the library alike.
+
+It wires the pure core to the edges and owns every task that is not a caller's own.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from llmr import __version__
+from llmr.cache.flight import Flight
+from llmr.cache.key import cache_key, deterministic
+from llmr.cache.memory import Entry, Memory
+from llmr.config import Config, UpstreamConfig
+from llmr.core import price
+from llmr.core.body import Body
+from llmr.core.catalogue import Model, Snapshot
+from llmr.core.decide import Decision, Now, Policy, decide
+from llmr.core.forms import events
+from llmr.core.request import REMOVED, Request, normalised, parse
+from llmr.core.telemetry import Learner
+from llmr.errors import ApiError, ConfigError
+from llmr.execution.executor import Call, Executor, Limits, Outcome
+from llmr.observe.decisions import Decisions
+from llmr.observe.record import Record
+from llmr.observe.window import Window
+from llmr.refresh import Refresh, Source
+from llmr.upstreams.http import Origin
+
+log = logging.getLogger("llmr")
+
+PUBLISH_S = 1.0
+STORED_FINISHES = frozenset(("stop", "tool_calls", "function_call"))
+OPENROUTER_HOST = "openrouter.ai"
+
+
+class Ticket(Struct, gc=True):
+    """One request on its way through: what the surfaces put into headers and bodies.
+
+    Times are monotonic seconds. `cache` is hit, miss, joined or bypass.
+    """
+
+    surface: str
+    tenant: bytes
+    received: float
+    decision: Decision | None = None
+    decision_id: str | None = None
+    cache: str = "bypass"
+    cache_age_s: float | None = None
+    model: Model | None = None
+    outcome: Outcome | None = None
+    cost_usd: Decimal | None = None
+    cost_source: str = "unknown"
+    decided: float | None = None
+    sent: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+class AnswerSink(Protocol):
+    """Where a surface takes its answer. A whole answer comes by `whole`, a stream by the others."""
+
+    async def begin(self, ticket: Ticket) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def whole(self, ticket: Ticket, completion: bytes) -> None: ...
+
+
+class CacheRules(Struct, frozen=True):
+    """What a caller's `Cache-Control` allows."""
+
+    lookup: bool = True
+    store: bool = True
+    max_age_s: float | None = None
+
+
+class Gateway:
+    """Everything a running router is. Build it, `start` it, `answer` requests, `close` it."""
+
+    def __init__(self, config: Config, *, sandbox: bool = False) -> None:
+        self.config = config
+        self.sandbox = sandbox
+        self.started = time.monotonic()
+        self._origins: dict[str, Origin] = {}
+        self.sources: dict[str, Source] = {}
+        for name, upstream in config.upstreams.items():
+            if upstream is not None:
+                self._origins[name] = _origin(name, upstream)
+                self.sources[name] = Source(name, upstream, self._origins[name])
+        self._refresh = Refresh(self.sources, self._publish_snapshot)
+        self.learner = Learner()
+        self.snapshot = self._refresh.snapshot()
+        self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
+        weights = config.routing.default_weights
+        self._balanced = normalised(msgspec.to_builtins(weights))
+        usable = frozenset(name for name, s in self.sources.items() if not s.missing_key)
+        self.policy = Policy(usable, config.routing.fallback_models, config.limits.attempts)
+        limits = config.limits
+        self.executor = Executor(
+            self._origins,
+            self.learner,
+            Limits(
+                limits.attempts,
+                limits.connect_s,
+                limits.first_event_s,
+                limits.idle_s,
+                limits.total_s,
+            ),
+        )
+        self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)
+        self.shared: Any = None
+        if config.redis.address is not None:
+            from llmr.cache.shared import Shared
+
+            self.shared = Shared(config.redis.address, config.redis.ttl_seconds)
+        self._flights: dict[bytes, Flight] = {}
+        self.hits = self.misses = 0
+        self.decisions = Decisions()
+        self.window = Window()
+        self.observers: list[Any] = [self.window.add]
+        self.in_flight = 0
+        self.draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- life ---
+
+    async def start(self, first_look_s: float = 0.0) -> None:
+        """Start the background work. Waits up to `first_look_s` for the upstreams' own catalogues."""
+        if first_look_s > 0:
+            try:
+                async with asyncio.timeout(first_look_s):
+                    await self._refresh.once()
+            except TimeoutError:
+                log.info("the first look at the catalogues takes long; going on with what is there")
+        self._spawn(self._refresh.run())
+        self._spawn(self._publish_loop())
+        if self.shared is not None:
+            self._spawn(self.shared.run())
+
+    async def close(self) -> None:
+        """Stop the background work and close every connection."""
+        tasks = [*self._tasks, *(f.task for f in self._flights.values() if f.task is not None)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for origin in self._origins.values():
+            await origin.close()
+        if self.shared is not None:
+            await self.shared.close()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work stopped: %r", error)
+
+    def _publish_snapshot(self, snapshot: Snapshot) -> None:
+        if snapshot.version == self.snapshot.version and snapshot.captured == self.snapshot.captured:
+            return
+        self.snapshot = snapshot
+        self.telemetry = self.learner.publish(snapshot, time.monotonic())
+
+    async def _publish_loop(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_S)
+            if self.learner.changed:
+                self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
+
+    # --- deciding ---
+
+    def request(self, body: Body, headers: Mapping[str, str], surface: str) -> Request:
+        """The request in a body, with the configured defaults."""
+        return parse(
+            body,
+            headers,
+            priority=self.config.routing.priority,
+            balanced=self._balanced,
+            model_optional=surface == "route",
+        )
+
+    def decide(self, request: Request) -> Decision:
+        """The decision for a request, from the state in force."""
+        now = Now(time.monotonic(), time.time())
+        return decide(request, self.snapshot, self.telemetry, self.policy, now)
+
+    # --- answering ---
+
+    async def answer(
+        self,
+        body: Body,
+        headers: Mapping[str, str],
+        ticket: Ticket,
+        sink: AnswerSink,
+    ) -> None:
+        """Answer one request into `sink`; raises `ApiError` where nothing was sent yet.
+
+        However it ends, it ends up in the record.
+        """
+        self.in_flight += 1
+        error: ApiError | None = None
+        gone = False
+        request: Request | None = None
+        try:
+            request = self.request(body, headers, ticket.surface)
+            ticket.decision = self.decide(request)
+            ticket.decided = time.monotonic()
+            ticket.decision_id = self.decisions.add(ticket.decision, ticket.tenant)
+            rules = cache_rules(headers.get("cache-control"))
+            if self._cacheable(body, rules, ticket.surface):
+                await self._cached(body, request, rules, ticket, sink)
+            else:
+                outcome = await self._direct(body, request, ticket, sink)
+                error = outcome.error
+                if error is not None and not outcome.committed:
+                    raise error
+        except ApiError as caught:
+            error = caught
+            error.decision_id = ticket.decision_id
+            raise
+        except asyncio.CancelledError:
+            gone = True
+            raise
+        finally:
+            self.in_flight -= 1
+            self._finish(ticket, request, error, gone)
+
+    def _cacheable(self, body: Body, rules: CacheRules, surface: str) -> bool:
+        cache = self.config.cache
+        if not cache.enabled or cache.default == "never" or not (rules.lookup or rules.store):
+            return False
+        if cache.default == "always" or (cache.default == "auto" and surface == "route"):
+            return True
+        return deterministic(body)
+
+    async def _direct(
+        self, body: Body, request: Request, ticket: Ticket, sink: AnswerSink
+    ) -> Outcome:
+        call = self._call(body, request, ticket.decision, keep=False)
+        ticket.sent = time.monotonic()
+        outcome = ticket.outcome = Outcome([])
+        runner = _Direct(ticket, sink)
+        outcome = await self.executor.run(call, runner, outcome)
+        if outcome.error is None and not request.stream:
+            self._settle(ticket, outcome)
+            await sink.whole(ticket, outcome.body)
+        return outcome
+
+    async def _cached(
+        self, body: Body, request: Request, rules: CacheRules, ticket: Ticket, sink: AnswerSink
+    ) -> None:
+        key = cache_key(body, request, ticket.tenant)
+        include_usage = _include_usage(body)
+        if rules.lookup:
+            entry = await self._lookup(key)
+            if entry is not None and rules.max_age_s is not None:
+                entry = entry if time.time() - entry.stored <= rules.max_age_s else None
+            if entry is not None:
+                self.hits += 1
+                await self._serve_entry(entry, request, include_usage, ticket, sink)
+                return
+            self.misses += 1
+        flight = self._flights.get(key) if rules.lookup else None
+        if flight is not None:
+            ticket.cache = "joined"
+        else:
+            ticket.cache = "miss" if rules.lookup else "bypass"
+            flight = self._fly(key, body, request, rules, ticket)
+        await self._serve_flight(flight, request, include_usage, ticket, sink)
+
+    async def _lookup(self, key: bytes) -> Entry | None:
+        if self.shared is not None and self.shared.connected:
+            entry: Entry | None = await self.shared.get(key)
+            return entry
+        return self.memory.get(key, time.monotonic())
+
+    def _fly(
+        self, key: bytes, body: Body, request: Request, rules: CacheRules, ticket: Ticket
+    ) -> Flight:
+        call = self._call(body, request, ticket.decision, keep=True)
+        flight = Flight(request.stream, call.include_usage)
+        ticket.sent = time.monotonic()
+
+        async def work() -> Outcome:
+            try:
+                outcome = await self.executor.run(call, flight if call.stream else None)
+                if rules.store and _storable(outcome, call.decision):
+                    self._store(key, outcome)
+                return outcome
+            finally:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+        if rules.lookup:
+            self._flights[key] = flight
+        task = asyncio.get_running_loop().create_task(work())
+        flight.start(task)
+        return flight
+
+    def _store(self, key: bytes, outcome: Outcome) -> None:
+        assert outcome.model is not None
+        completion = outcome.body or msgspec.json.encode(outcome.completion)
+        entry = Entry(outcome.model.id, outcome.model.upstream, completion, time.time())
+        if self.shared is not None and self.shared.connected:
+            self.shared.put(key, entry)
+        else:
+            self.memory.put(key, entry, time.monotonic())
+
+    async def _serve_entry(
+        self,
+        entry: Entry,
+        request: Request,
+        include_usage: bool,
+        ticket: Ticket,
+        sink: AnswerSink,
+    ) -> None:
+        ticket.cache = "hit"
+        ticket.cache_age_s = max(0.0, time.time() - entry.stored)
+        ticket.model = self._model_named(entry.model, entry.upstream)
+        ticket.cost_usd, ticket.cost_source = Decimal(0), "cache"
+        if not request.stream:
+            await sink.whole(ticket, entry.completion)
+            return
+        await sink.begin(ticket)
+        await sink.write(b"".join(events(msgspec.json.decode(entry.completion), include_usage)))
+
+    async def _serve_flight(
+        self,
+        flight: Flight,
+        request: Request,
+        include_usage: bool,
+        ticket: Ticket,
+        sink: AnswerSink,
+    ) -> None:
+        with flight:
+            live = request.stream and flight.stream and include_usage == flight.include_usage
+            if live and (begun := await flight.begun()) is not None:
+                ticket.outcome, ticket.model = begun, begun.model
+                await sink.begin(ticket)
+                async for piece in flight.pieces():
+                    await sink.write(piece)
+                outcome = await flight.result()
+                self._settle(ticket, outcome)
+                return
+            outcome = await flight.result()
+        self._settle(ticket, outcome)
+        if outcome.error is not None:
+            raise outcome.error
+        if not request.stream:
+            await sink.whole(ticket, outcome.body or msgspec.json.encode(outcome.completion))
+            return
+        await sink.begin(ticket)
+        completion = outcome.completion or msgspec.json.decode(outcome.body)
+        await sink.write(b"".join(events(completion, include_usage)))
+
+    def _call(self, body: Body, request: Request, decision: Decision | None, keep: bool) -> Call:
+        assert decision is not None
+        include_usage = _include_usage(body)
+        put: dict[str, bytes | None] = {"model": None}
+        if request.stream and not include_usage and decision.model.upstream != "openrouter":
+            put["stream_options"] = _with_usage(body)
+        seconds = self.config.limits.total_s
+        if request.deadline_ms is not None:
+            seconds = min(seconds, request.deadline_ms / 1000.0)
+        return Call(
+            decision,
+            body.splice(REMOVED, put),
+            request.stream,
+            include_usage,
+            asyncio.get_running_loop().time() + seconds,
+            keep,
+        )
+
+    def _model_named(self, model: str, upstream: str) -> Model | None:
+        for index in self.snapshot.by_id.get(model, ()):
+            if self.snapshot.models[index].upstream == upstream:
+                return self.snapshot.models[index]
+        return None
+
+    # --- afterwards ---
+
+    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
+        """What the caller's headers and body say of cost and model."""
+        ticket.outcome, ticket.model = outcome, outcome.model
+        if ticket.cache == "joined":
+            ticket.cost_usd, ticket.cost_source = Decimal(0), "joined"
+        elif outcome.model is not None:
+            ticket.cost_usd, ticket.cost_source = cost_of(outcome)
+
+    def _finish(
+        self, ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool
+    ) -> None:
+        now = time.monotonic()
+        outcome = ticket.outcome
+        if outcome is not None and ticket.cost_source == "unknown":
+            self._settle(ticket, outcome)
+        attempts = outcome.attempts if outcome is not None else []
+        if any(a.outcome not in ("ok", "client_closed") for a in attempts):
+            cooling = self.learner.cooling(now)
+            self.telemetry = replace(self.telemetry, cooling=cooling)
+        error = error or (outcome.error if outcome is not None else None)
+        own = outcome is not None and ticket.cache not in ("hit", "joined")
+        usage = (outcome.usage or {}) if outcome is not None and own else {}
+        if gone:
+            word = "client_closed"
+        elif error is None:
+            word = "ok"
+        else:
+            word = "cut" if outcome is not None and outcome.committed else "error"
+        router_s = (ticket.sent or now) - ticket.received if not gone or ticket.sent else 0.0
+        record = Record(
+            surface=ticket.surface,
+            outcome=word,
+            cache=ticket.cache,
+            model=ticket.model.id if ticket.model is not None else None,
+            upstream=ticket.model.upstream if ticket.model is not None else None,
+            status=error.status if error is not None else 499 if gone else 200,
+            stream=request.stream if request is not None else False,
+            total_s=now - ticket.received,
+            ttft_s=outcome.ttft_s if outcome is not None else None,
+            router_s=router_s,
+            attempts=[(a.model, a.upstream, a.outcome) for a in attempts] if own else [],
+            prompt_tokens=_tokens(usage, "prompt_tokens"),
+            completion_tokens=_tokens(usage, "completion_tokens"),
+            cost_usd=ticket.cost_usd,
+            cost_source=ticket.cost_source,
+            error=error.code if error is not None else None,
+            ended=now,
+        )
+        for observe in self.observers:
+            observe(record)
+        if ticket.decision_id is not None:
+            self.decisions.close(ticket.decision_id, _told(record, attempts, usage, error))
+
+    # --- for the other routes ---
+
+    @property
+    def redis_connected(self) -> bool:
+        return self.shared is not None and bool(self.shared.connected)
+
+    async def cache_stats(self) -> dict[str, Any]:
+        """Entries, bytes, hits and misses of the cache in use."""
+        entries, size, backend = len(self.memory), self.memory.bytes, "memory"
+        if self.redis_connected:
+            entries, size = await self.shared.count()
+            backend = "redis"
+        looked = self.hits + self.misses
+        return {
+            "entries": entries,
+            "bytes": size,
+            "hits": self.hits,
+            "misses": self.misses,
+            "hit_rate": round(self.hits / looked, 4) if looked else 0.0,
+            "backend": backend,
+        }
+
+    async def clear_cache(self) -> int:
+        """Forget every cached answer; how many there were."""
+        cleared = self.memory.clear()
+        if self.redis_connected:
+            cleared += await self.shared.clear()
+        return cleared
+
+    def health(self) -> dict[str, Any]:
+        """What the last background probes found. Calls nobody."""
+        upstreams = {name: source.status() for name, source in self.sources.items()}
+        usable = [s for s in self.sources.values() if not s.missing_key]
+        well = bool(usable) and all(s.error is None for s in usable)
+        if self.shared is not None and not self.shared.connected:
+            well = False
+        openrouter = self.sources.get("openrouter")
+        now = time.monotonic()
+        return {
+            "status": "ok" if well else "degraded",
+            "redis_connected": self.redis_connected,
+            "openrouter_accessible": openrouter is not None and openrouter.accessible,
+            "upstreams": upstreams,
+            "sandbox": self.sandbox,
+            "version": __version__,
+            "routable_models": len(self.snapshot.routable),
+            "in_flight": self.in_flight,
+            "cooling": {
+                key: {"reason": why, "seconds_left": round(until - now, 1)}
+                for key, (until, why) in self.learner.cooling(now).items()
+            },
+            "uptime_seconds": round(now - self.started, 1),
+        }
+
+
+class _Direct:
+    """The executor's sink where nobody else waits: straight to the caller."""
+
+    __slots__ = ("sink", "ticket", "write")
+
+    def __init__(self, ticket: Ticket, sink: AnswerSink) -> None:
+        self.ticket = ticket
+        self.sink = sink
+        self.write = sink.write
+
+    async def begin(self, outcome: Outcome) -> None:
+        self.ticket.outcome, self.ticket.model = outcome, outcome.model
+        await self.sink.begin(self.ticket)
+
+
+def _origin(name: str, config: UpstreamConfig) -> Origin:
+    headers = [(b"user-agent", f"llmr/{__version__}".encode())]
+    if config.api_key:
+        try:
+            secret = config.api_key.encode("ascii")
+        except UnicodeEncodeError:
+            raise ConfigError(f"upstreams.{name}.api_key has characters no key has.") from None
+        if any(byte < 33 for byte in secret):
+            raise ConfigError(f"upstreams.{name}.api_key has spaces or line breaks in it.")
+        headers.append((b"authorization", b"Bearer " + secret))
+    assert config.base_url is not None
+    if name == "openrouter":
+        headers += [(b"http-referer", b"http://localhost/llmr"), (b"x-openrouter-title", b"llmr")]
+    return Origin(name, config.base_url, tuple(headers))
+
+
+def _include_usage(body: Body) -> bool:
+    if "stream_options" not in body.fields:
+        return False
+    options = body.get("stream_options", dict[str, Any], "an object")
+    return bool(options and options.get("include_usage"))
+
+
+def _with_usage(body: Body) -> bytes:
+    """The caller's stream options with the usage chunk the router needs for its accounts."""
+    options = body.get("stream_options", dict[str, Any], "an object") or {}
+    return msgspec.json.encode({**options, "include_usage": True})
+
+
+def _storable(outcome: Outcome, decision: Decision) -> bool:
+    """Whether an answer may stand for the next identical request: whole, regular, the first choice's."""
+    first = decision.model
+    if outcome.error is not None or outcome.degraded or outcome.model is not first:
+        return False
+    completion = outcome.completion or {}
+    choices = completion.get("choices") or ()
+    return bool(choices) and all(
+        choice.get("finish_reason") in STORED_FINISHES
+        and not (choice.get("message") or {}).get("refusal")
+        for choice in choices
+    )
+
+
+def cost_of(outcome: Outcome) -> tuple[Decimal | None, str]:
+    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
+    usage, model = outcome.usage, outcome.model
+    if usage is None or model is None:
+        return None, "unknown"
+    reported = price.amount(usage.get("cost"))
+    if reported is not None:
+        details = usage.get("cost_details")
+        if usage.get("is_byok") and isinstance(details, dict):
+            reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
+        return reported, "reported"
+    moment = time.gmtime()
+    hhmm = moment.tm_hour * 100 + moment.tm_min
+    prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
+    found = price.cost(prices, usage)
+    if found is None:
+        return None, "unknown"
+    return found, "estimated" if outcome.usage_estimated else "computed"
+
+
+def _tokens(usage: Mapping[str, Any], key: str) -> int:
+    value = usage.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _told(
+    record: Record, attempts: list[Any], usage: Mapping[str, Any], error: ApiError | None
+) -> dict[str, Any]:
+    """What a kept decision says of its end: kinds and counts, no words of prompt or answer."""
+    return {
+        "outcome": record.outcome,
+        "status": record.status,
+        "model": record.model,
+        "cache": record.cache,
+        "attempts": [msgspec.to_builtins(a) for a in attempts],
+        "total_ms": round(record.total_s * 1000, 3),
+        "first_token_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 3),
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "cost_usd": None if record.cost_usd is None else float(record.cost_usd),
+        "cost_source": record.cost_source,
+        "error": error.code if error is not None else None,
+    }
+
+
+def cache_rules(header: str | None) -> CacheRules:
+    """The caller's `Cache-Control`: no-store, no-cache and max-age are obeyed."""
+    if not header:
+        return CacheRules()
+    words = [word.strip().lower() for word in header.split(",")]
+    max_age = None
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "max-age" and value.strip('"').isdigit():
+            max_age = float(value.strip('"'))
+    store = "no-store" not in words
+    lookup = store and "no-cache" not in words and max_age != 0
+    return CacheRules(lookup, store, max_age)
+

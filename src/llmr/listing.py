@@ -1,0 +1,44 @@
+"""Models as `/models` and `llmr models` show them."""
+
+from typing import Any
+
+from llmr.core import capability
+from llmr.core.catalogue import Model, Snapshot
+from llmr.core.telemetry import Telemetry
+
+TOTAL_TOKENS = 300
+
+
+def model_rows(snapshot: Snapshot, telemetry: Telemetry) -> list[dict[str, Any]]:
+    """Every routable model with its figures and where each comes from."""
+    return [_row(snapshot.models[i], i, telemetry) for i in snapshot.routable]
+
+
+def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
+    ttft, tpot = telemetry.ttft_s[index], telemetry.tpot_s[index]
+    measured = telemetry.measured.get(model.target, 0)
+    base = model.prices.base
+    return {
+        "id": model.id,
+        "upstream": model.upstream,
+        "avg_latency_ms": round(ttft * 1000, 1),
+        "avg_total_ms": round((ttft + TOTAL_TOKENS * tpot) * 1000, 1),
+        "prompt_cost_per_1k": _per_1k(base.get("prompt")),
+        "completion_cost_per_1k": _per_1k(base.get("completion")),
+        "quality_score": model.quality.value,
+        "quality_sd": model.quality.sd,
+        "context_length": model.context_length,
+        "max_output_tokens": model.max_output,
+        "supports": capability.names(model.supports),
+        "sources": {
+            "latency": "measured" if measured else model.ttft_s.source,
+            "speed": "measured" if measured else model.tpot_s.source,
+            "price": model.price_source,
+            "quality": model.quality.source,
+        },
+        "measurements": measured,
+    }
+
+
+def _per_1k(price: Any) -> float | None:
+    return None if price is None else float(price * 1000)

@@ -1,0 +1,1 @@
+"""Measurement: what happened, counted where it cannot slow a request."""

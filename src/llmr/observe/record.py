@@ -1,0 +1,31 @@
+"""What is known of one request once it is over. The one thing that every kind of measurement reads."""
+
+from decimal import Decimal
+
+from msgspec import Struct
+
+
+class Record(Struct):
+    """One finished request. `outcome` is ok, error, cut or client_closed; times are seconds."""
+
+    surface: str
+    outcome: str
+    cache: str
+    model: str | None
+    upstream: str | None
+    status: int
+    stream: bool
+    total_s: float
+    ttft_s: float | None
+    router_s: float
+    attempts: list[tuple[str, str, str]]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: Decimal | None = None
+    cost_source: str = "unknown"
+    error: str | None = None
+    ended: float = 0.0
+
+    @property
+    def cached(self) -> bool:
+        return self.cache in ("hit", "joined")

@@ -1,0 +1,1 @@
+"""The HTTP server: hot routes as plain ASGI, the rest by FastAPI."""

@@ -1,0 +1,1 @@
+"""Upstreams: how a request reaches a provider."""
