@@ -84,7 +84,10 @@ class CacheRules(Struct, frozen=True):
 class Gateway:
     """Everything a running router is. Build it, `start` it, `answer` requests, `close` it."""
 
-    def __init__(self, config: Config, *, sandbox: bool = False) -> None:
+    def __init__(
+        self, config: Config, *, sandbox: bool = False, assume_keys: bool = False
+    ) -> None:
+        """`assume_keys`: decide as if every upstream had its key, for plans that send nothing."""
         self.config = config
         self.sandbox = sandbox
         self.started = time.monotonic()
@@ -100,7 +103,7 @@ class Gateway:
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
         weights = config.routing.default_weights
         self._balanced = normalised(msgspec.to_builtins(weights))
-        usable = frozenset(name for name, s in self.sources.items() if not s.missing_key)
+        usable = frozenset(n for n, s in self.sources.items() if assume_keys or not s.missing_key)
         self.policy = Policy(usable, config.routing.fallback_models, config.limits.attempts)
         limits = config.limits
         self.executor = Executor(
@@ -112,6 +115,7 @@ class Gateway:
                 limits.first_event_s,
                 limits.idle_s,
                 limits.total_s,
+                limits.retry_after_wait_s,
             ),
         )
         self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)

@@ -77,7 +77,7 @@ class Shared:
             )
         except ValueError as error:
             raise ConfigError(f"redis.url {self.place!r} cannot be used: {error}.") from None
-        self._errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError)
+        self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError)
         self.connected = False
         self._told = False
         self._down = asyncio.Event()
@@ -93,7 +93,7 @@ class Shared:
         try:
             async with asyncio.timeout(OPERATION_S):
                 data = await self._client.get(PREFIX + key)
-        except self._errors as error:
+        except self.errors as error:
             self._fault(error)
             return None
         if data is None:
@@ -144,7 +144,7 @@ class Shared:
             try:
                 async with asyncio.timeout(CONNECT_S + OPERATION_S):
                     await self._client.ping()
-            except self._errors as error:
+            except self.errors as error:
                 if not self._told:
                     self._told = True
                     log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
@@ -165,14 +165,14 @@ class Shared:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     await self._client.set(name, data, ex=self._ttl)
-            except self._errors as error:
+            except self.errors as error:
                 self._fault(error)
 
     async def _forget(self, key: bytes) -> None:
         try:
             async with asyncio.timeout(OPERATION_S):
                 await self._client.unlink(PREFIX + key)
-        except self._errors as error:
+        except self.errors as error:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:

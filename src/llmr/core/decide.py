@@ -4,13 +4,14 @@
 candidate and every exclusion is worked out by `explain` from the same arguments, when asked for.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from heapq import nsmallest
+from itertools import pairwise
 from math import inf as INFINITE
 from math import log
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
@@ -21,22 +22,24 @@ from llmr.core.scoring import (
     COST_FLOOR_USD,
     COST_SPAN,
     LATENCY_SPAN,
-    LEAST_SHARE,
     STREAM_TAIL,
     Terms,
+    first_token_s,
     terms,
     thinking,
-    usual_thinking,
 )
 from llmr.core.telemetry import Telemetry
 from llmr.errors import ApiError, bad_request
 
 RANKED = 12  # candidates kept in order; attempts are far fewer
 SHOWN = 8
-MEMO_ENTRIES = 4096
+RANKINGS_KEPT = 2048
+COLUMNS_KEPT = 256  # some 10 KB each
 MAY_NOT_FIT, SURELY_NOT = 1.3, 0.6  # spread of the token estimate, measured over texts and tokenizers
 
-PRICED_APART: Final = object()  # the row's price depends on the prompt's size or the hour
+UNPRICED = (0.0, 0.0, 1.0)  # where a price is unknown, the score takes the answer to cost 1 USD
+PER_FLOOR = 1.0 / COST_FLOOR_USD
+NEAR = 1e-9  # scores closer than this are compared again, exactly
 
 LIMITS = ("max_latency_ms", "max_cost_per_1k", "max_cost_usd")
 
@@ -62,10 +65,9 @@ class Now(Struct, frozen=True):
 
 
 class Ranking(Struct, frozen=True):
-    """Rows that passed the filters, best first, with their terms."""
+    """The best of the rows that passed the filters, best first, and how many passed."""
 
     order: tuple[int, ...]
-    terms: tuple[Terms, ...]
     passed: int
 
 
@@ -112,30 +114,22 @@ def rank(
     request: Request, snapshot: Snapshot, telemetry: Telemetry, policy: Policy, now: Now
 ) -> Ranking:
     """The rows `auto` may use, by score. Remembered for requests of the same shape."""
-    hhmm, day, today = now.utc() if snapshot.price_edges[1] else (0, 0, "")
-    key = (
-        request.needs,
-        request.prompt_tokens,
-        request.output_tokens,
-        request.max_tokens,
-        request.effort,
-        request.stream,
-        request.weights,
-        request.max_latency_ms,
-        request.max_cost_per_1k,
-        request.max_cost_usd,
-        bisect_right(snapshot.price_edges[1], hhmm) if today else 0,
-        day,
-        policy.usable,
-        snapshot.version,
-    )
+    key = (request, policy.usable, snapshot.version, *_stretch(snapshot, now))
     found: Ranking | None = telemetry.memo.get(key)
     if found is None:
         found = _rank(request, snapshot, telemetry, policy, now)
-        if len(telemetry.memo) >= MEMO_ENTRIES:
+        if len(telemetry.memo) >= RANKINGS_KEPT:
             telemetry.memo.clear()
         telemetry.memo[key] = found
     return found
+
+
+def _stretch(snapshot: Snapshot, now: Now) -> tuple[Any, ...]:
+    """What of the time a ranking depends on: the day, and between which price changes it lies."""
+    if not snapshot.price_edges[1]:
+        return (int(now.wall // 86400),)
+    hhmm, day, today = now.utc()
+    return today, day, bisect_right(snapshot.price_edges[1], hhmm)
 
 
 def _rank(
@@ -149,49 +143,52 @@ def _rank(
         found = _score(look)
         if found:
             break
-    models = snapshot.models
-    best = [(look.terms(index), index) for _, index in nsmallest(RANKED, found)]
-    best.sort(key=lambda row: _order(row[0], models[row[1]].target))
-    return Ranking(tuple(i for _, i in best), tuple(t for t, _ in best), len(found))
+    return Ranking(tuple(_best(look, found)), len(found))
+
+
+def _best(look: "_Look", found: list[tuple[float, int]]) -> list[int]:
+    """The first rows in the documented order: score, then cost, then latency, then name."""
+    best = nsmallest(RANKED + 1, found)
+    order = [index for _, index in best]
+    if any(after[0] - before[0] < NEAR for before, after in pairwise(best)):
+        models = look.snapshot.models
+        tied = [index for loss, index in found if loss <= best[-1][0] + NEAR]
+        order = sorted(tied, key=lambda i: _order(look.terms(i), models[i].target))
+    return order[:RANKED]
 
 
 def _score(look: "_Look") -> list[tuple[float, int]]:
     """(−score + a constant, row) of every row that passes the filters.
 
-    The arithmetic of `terms` and the filters of `_Look` once more, in one loop without a call per
-    row: this is what a decision costs when its shape was not seen before. Tests hold the two equal.
+    The arithmetic of `terms` and the filters of `_Look` once more, over whole lists: this is what a
+    decision costs when its shape was not seen before. Tests hold the two equal.
     """
-    request, limited, effort = look.request, look.limited, look.request.effort
+    request = look.request
+    rows = look.eligible()
     by_latency, by_cost = request.weights[0] / LATENCY_SPAN, request.weights[1] / COST_SPAN
-    by_quality, dearest = request.weights[2], by_cost * log(1.0 / COST_FLOOR_USD)
-    prompt, output, limit = request.prompt_tokens, request.output_tokens, request.max_tokens or 0
-    most = limit or INFINITE
-    need = prompt * look.spread + limit * (look.spread > 1.0)
-    felt_output = output * (STREAM_TAIL if request.stream else 1.0)
-    found = []
-    for index, window, max_output, ttft, tpot, rates, usual, quality in look.eligible():
-        if need > window or limit > max_output:
-            continue
-        if effort is None:
-            first, written = ttft, output + (usual if usual < most else most)
-        else:
-            model = look.snapshot.models[index]
-            thought, change = thinking(model, effort, most)
-            first = max(ttft + change * tpot, LEAST_SHARE * ttft)
-            written = output + thought
-        if rates is PRICED_APART:
-            rates = look.rates(index)
-        if limited and look.over_limit(index, look.terms(index)) is not None:
-            continue
-        loss = by_latency * log(first + felt_output * tpot) - by_quality * quality
-        if rates is None:
-            loss += dearest
-        else:
-            cost = prompt * rates[0] + written * rates[1] + rates[2]
-            if cost > COST_FLOOR_USD:
-                loss += by_cost * log(cost / COST_FLOOR_USD)
-        found.append((loss, index))
+    by_quality = request.weights[2]
+    columns = zip(look.log_times(rows), look.log_costs(rows), rows.quality, rows.index, strict=True)
+    found = [(by_latency * t + by_cost * c - by_quality * q, i) for t, c, q, i in columns]
+    limit = request.max_tokens or 0
+    need = request.prompt_tokens * look.spread + limit * (look.spread > 1.0)
+    if need > rows.least_window or limit > rows.least_output:
+        bounds = zip(found, rows.window, rows.output, strict=True)
+        found = [pair for pair, window, most in bounds if need <= window and limit <= most]
+    if look.limited:
+        found = [pair for pair in found if look.over_limit(pair[1], look.terms(pair[1])) is None]
     return found
+
+
+class _Rows(Struct, frozen=True):
+    """The figures of the rows whose abilities, upstream and dates fit, column by column."""
+
+    key: tuple[Any, ...]
+    index: tuple[int, ...]
+    quality: tuple[float, ...]
+    window: tuple[float, ...]
+    output: tuple[float, ...]
+    least_window: float
+    least_output: float
 
 
 def _order(found: Terms, target: str) -> tuple[float, float, float, str]:
@@ -224,20 +221,37 @@ class _Look:
     def limited(self) -> bool:
         return any(getattr(self.request, name) is not None for name in LIMITS)
 
-    def eligible(self) -> list[Any]:
-        """The rows whose abilities, upstream and dates fit, as flat tuples for `_score`.
-
-        Kept with the telemetry they were built from; they depend on the request only by its needs.
-        """
-        request = self.request
-        never = request.effort == "none"
-        key = ("eligible", self.snapshot.version, request.needs, never, self.policy.usable, self.today)
-        rows: list[Any] | None = self.telemetry.memo.get(key)
-        if rows is None:
-            rows = self.telemetry.memo[key] = [
-                row for row in self._flat() if self._able(self.snapshot.models[row[0]], never)
-            ]
+    def eligible(self) -> _Rows:
+        """The rows whose abilities, upstream and dates fit."""
+        never = self.request.effort == "none"
+        key = (self.snapshot.version, self.request.needs, never, self.policy.usable, self.today)
+        rows: _Rows = self._column(("rows", key), lambda: self._eligible(key, never))
         return rows
+
+    def _eligible(self, key: tuple[Any, ...], never: bool) -> _Rows:
+        able = [i for i in self.snapshot.routable if self._able(self.snapshot.models[i], never)]
+        models = [self.snapshot.models[i] for i in able]
+        windows = tuple(m.context_length or INFINITE for m in models)
+        outputs = tuple(m.max_output or INFINITE for m in models)
+        return _Rows(
+            key,
+            tuple(able),
+            tuple(m.quality.cautious for m in models),
+            windows,
+            outputs,
+            min(windows, default=INFINITE),
+            min(outputs, default=INFINITE),
+        )
+
+    def _column(self, key: tuple[Any, ...], work_out: Callable[[], Any]) -> Any:
+        """A column of figures, kept with the telemetry it was worked out from."""
+        columns = self.telemetry.columns
+        found = columns.get(key)
+        if found is None:
+            if len(columns) >= COLUMNS_KEPT:
+                columns.clear()
+            found = columns[key] = work_out()
+        return found
 
     def _able(self, model: Model, never_reasoning: bool) -> bool:
         return not (
@@ -247,29 +261,80 @@ class _Look:
             or model.upstream not in self.policy.usable
         )
 
-    def _flat(self) -> Iterator[Any]:
-        models, telemetry = self.snapshot.models, self.telemetry
-        flat = flat_rates(self.snapshot)
-        for index in self.snapshot.routable:
-            model = models[index]
-            yield (
-                index,
-                INFINITE if model.context_length is None else model.context_length,
-                INFINITE if model.max_output is None else model.max_output,
-                telemetry.ttft_s[index],
-                telemetry.tpot_s[index],
-                PRICED_APART if model.prices.overrides else flat[index],
-                usual_thinking(model),
-                model.quality.cautious,
-            )
+    def log_times(self, rows: _Rows) -> list[float]:
+        """Logarithm of the felt seconds of every row; requests of one output size share it."""
+        request = self.request
+        effort, most = request.effort, request.max_tokens or INFINITE
+
+        def work_out() -> list[float]:
+            felt = request.output_tokens * (STREAM_TAIL if request.stream else 1.0)
+            models, ttft, tpot = self.snapshot.models, self.telemetry.ttft_s, self.telemetry.tpot_s
+            return [
+                log(first_token_s(models[i], ttft[i], tpot[i], effort, most)[0] + felt * tpot[i])
+                for i in rows.index
+            ]
+
+        key = ("times", rows.key, request.output_tokens, request.stream, effort, most)
+        found: list[float] = self._column(key, work_out)
+        return found
+
+    def log_costs(self, rows: _Rows) -> list[float]:
+        """Logarithm of the cost of every row over the floor; an unknown price counts as 1 USD."""
+        request = self.request
+        effort, most = request.effort, request.max_tokens or INFINITE
+        prompt, output = request.prompt_tokens, request.output_tokens
+
+        def work_out() -> list[float]:
+            return [
+                log(usd * PER_FLOOR)
+                if (usd := prompt * per_in + (output + thought) * per_out + fee) > COST_FLOOR_USD
+                else 0.0
+                for per_in, per_out, fee, thought in self._per_row(rows, effort, most)
+            ]
+
+        key = ("costs", rows.key, prompt, output, effort, most, self.regime)
+        found: list[float] = self._column(key, work_out)
+        return found
+
+    def _per_row(
+        self, rows: _Rows, effort: str | None, most: float
+    ) -> list[tuple[float, float, float, float]]:
+        """(USD per prompt token, per output token, per request, tokens thought) of every row."""
+
+        def work_out() -> list[tuple[float, float, float, float]]:
+            models, rates = self.snapshot.models, self.all_rates
+            return [
+                (*(rates[i] or UNPRICED), thinking(models[i], effort, most)[0]) for i in rows.index
+            ]
+
+        found: list[tuple[float, float, float, float]] = self._column(
+            ("per_row", rows.key, effort, most, self.regime), work_out
+        )
+        return found
+
+    @property
+    def regime(self) -> tuple[int, int, int]:
+        """Which stretch between the sizes and hours at which prices change this request lies in."""
+        sizes, times = self.snapshot.price_edges
+        size = bisect_left(sizes, self.request.prompt_tokens)
+        return (size, bisect_right(times, self.hhmm), self.day) if times else (size, 0, 0)
+
+    @property
+    def all_rates(self) -> list[tuple[float, float, float] | None]:
+        """The rates of every row as they apply to this request; worked out once per stretch."""
+        size, models = self.request.prompt_tokens, self.snapshot.models
+        found: list[tuple[float, float, float] | None] = self._column(
+            ("rates", self.snapshot.version, self.regime),
+            lambda: [
+                _rates(model.prices.at(size, self.hhmm, self.day)) if model.prices.known else None
+                for model in models
+            ],
+        )
+        return found
 
     def rates(self, index: int) -> tuple[float, float, float] | None:
         """USD per prompt token, per output token and per request, as they apply to this request."""
-        model = self.snapshot.models[index]
-        if not model.prices.overrides:
-            return flat_rates(self.snapshot)[index]
-        prices = model.prices.at(self.request.prompt_tokens, self.hhmm, self.day)
-        return _rates(prices) if model.prices.known else None
+        return self.all_rates[index]
 
     def terms(self, index: int) -> Terms:
         telemetry = self.telemetry
@@ -335,15 +400,6 @@ class _Look:
         """The reason that excludes a row, with one filter left out."""
         reason = self.unfit(self.snapshot.models[index], skip)
         return reason or self.over_limit(index, self.terms(index), skip)
-
-
-def flat_rates(snapshot: Snapshot) -> list[tuple[float, float, float] | None]:
-    """The base rates of every row, as floats, worked out once per snapshot."""
-    rates: list[tuple[float, float, float] | None] | None = snapshot.__dict__.get("_flat_rates")
-    if rates is None:
-        rates = [_rates(m.prices.base) if m.prices.known else None for m in snapshot.models]
-        snapshot.__dict__["_flat_rates"] = rates
-    return rates
 
 
 def _rates(prices: Mapping[str, Any]) -> tuple[float, float, float]:

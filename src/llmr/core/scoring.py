@@ -23,15 +23,15 @@ LEAST_SHARE = 0.1
 # For a stream the rest of the answer is read while it comes: it counts, but less.
 STREAM_TAIL = 0.3
 
-# Tokens a model thinks before it answers, by reasoning effort. Estimates, until it is learned.
+# Tokens a model thinks before it answers an everyday prompt, by reasoning effort. Estimates.
 EFFORT_TOKENS = {
     "none": 0,
     "minimal": 32,
     "low": 128,
-    "medium": 512,
-    "high": 2048,
-    "xhigh": 4096,
-    "max": 8192,
+    "medium": 384,
+    "high": 768,
+    "xhigh": 1536,
+    "max": 3072,
 }
 
 
@@ -64,6 +64,16 @@ def thinking(model: Model, effort: str | None, most: float) -> tuple[float, floa
     return min(asked, most), min(change, most)
 
 
+def first_token_s(
+    model: Model, ttft_s: float, tpot_s: float, effort: str | None, most: float
+) -> tuple[float, float]:
+    """(seconds to the first content token, tokens thought before it)."""
+    if effort is None:
+        return ttft_s, min(usual_thinking(model), most)
+    thought, change = thinking(model, effort, most)
+    return max(ttft_s + change * tpot_s, LEAST_SHARE * ttft_s), thought
+
+
 def usual_thinking(model: Model) -> int:
     """Tokens a model thinks when the request says nothing of it."""
     if not (model.reasoning_mandatory or model.reasoning_default):
@@ -84,8 +94,7 @@ def terms(
     """
     output = request.output_tokens
     most = math.inf if request.max_tokens is None else request.max_tokens
-    thought, change = thinking(model, request.effort, most)
-    first = max(ttft_s + change * tpot_s, LEAST_SHARE * ttft_s) if change else ttft_s
+    first, thought = first_token_s(model, ttft_s, tpot_s, request.effort, most)
     tail = output * tpot_s
     felt = first + (STREAM_TAIL * tail if request.stream else tail)
     latency_score = 1.0 - math.log(felt / LATENCY_FLOOR_S) / LATENCY_SPAN

@@ -20,7 +20,8 @@ class Telemetry(Struct, frozen=True):
     """Expectations for each row of a snapshot, in its order, and targets that cool down.
 
     `cooling` maps a target to (until, reason), on the monotonic clock. `memo` holds rankings
-    already worked out from this vector: pure results, kept because they are asked for again.
+    already worked out from this vector, `columns` the figures behind them: pure results, kept
+    because they are asked for again.
     """
 
     version: int
@@ -29,6 +30,7 @@ class Telemetry(Struct, frozen=True):
     measured: Mapping[str, int]
     cooling: Mapping[str, tuple[float, str]]
     memo: dict[Any, Any] = field(default_factory=dict)
+    columns: dict[Any, Any] = field(default_factory=dict)
 
 
 class _Mean:

@@ -31,6 +31,7 @@ AFTER_FINISH_S = 1.0  # a usage chunk may follow the finish; an answer that ende
 DRAIN_S = 0.25
 FIRST_EVENT_LEAST_S = 5.0
 LONG_COOLDOWN_S = 300.0
+WAITED_FOR = (classify.RATE_LIMITED, classify.OVERLOADED)
 HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
 
 
@@ -42,6 +43,7 @@ class Limits(Struct, frozen=True):
     first_event_s: float | None = None
     idle_s: float = 45.0
     total_s: float = 600.0
+    retry_after_wait_s: float = 3.0
 
 
 class Attempt(Struct):
@@ -129,6 +131,10 @@ class Executor:
                 failures.append((model, failure))
                 if outcome.committed or not failure.kind.fallback:
                     break
+                if (wait := self._worth_waiting(failure, call, chain, outcome)) is not None:
+                    await asyncio.sleep(wait)
+                    chain.insert(0, call.decision.snapshot.models.index(model))
+                    continue
                 if failure.kind is classify.CONTEXT:
                     chain = _larger(call.decision, chain, model)
         finally:
@@ -142,6 +148,20 @@ class Executor:
         if outcome.committed and outcome.error is not None and sink is not None:
             await sink.write(error_event(outcome.error))
         return outcome
+
+    def _worth_waiting(
+        self, failure: Failure, call: Call, chain: list[int], outcome: Outcome
+    ) -> float | None:
+        """Seconds to wait for the same target, where it says how long and nothing else is better.
+
+        Waited for are the only target left, and the first of a list, which is the caller's choice.
+        """
+        wait = failure.retry_after_s
+        chosen = call.decision.request.mode == "list" and len(outcome.attempts) == 1
+        if wait is None or (chain and not chosen) or failure.kind not in WAITED_FOR:
+            return None
+        fits = asyncio.get_running_loop().time() + wait < call.deadline
+        return wait if fits and wait <= self._limits.retry_after_wait_s else None
 
     def note(self, model: Model, failure: Failure) -> None:
         """Let the health of a target, or of its account, know of a failure of its own."""

@@ -1,0 +1,52 @@
+# The verbs of this repository. Nothing but Python 3.11+, git and make is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: install run test bench lint check-python clean figures
+
+install: $(STAMP)  ## make .venv from the lock file
+
+run: $(STAMP)  ## serve on 127.0.0.1:8000: live with OPENROUTER_API_KEY, else the sandbox
+	@exec $(BIN)/python -m llmr.cli.run
+
+test: $(DEV_STAMP)  ## every test
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+lint: $(DEV_STAMP)  ## style, types, and what grew too large
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(DEV_STAMP)  ## what a decision and a request cost here
+	@$(BIN)/python -m bench
+
+figures: $(DEV_STAMP)  ## redraw the pictures of the README from the code and the data
+	@$(BIN)/python tools/figures.py
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3 python3-venv  (or: brew install python)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: apt-get install python3.11 python3.11-venv, then make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python has no venv module here: apt-get install python3-venv"; exit 1; }
+	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
+
+$(BIN)/python: | check-python
+	@echo "making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing from requirements.lock" >&2
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.lock $(STAMP)
+	@echo "installing from requirements-dev.lock" >&2
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The command line: parse, resolve settings, run; data on stdout, talk on stderr."""

@@ -1,0 +1,163 @@
+"""Running the server: the socket, the signals, the words at the start."""
+
+import errno
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from llmr import config as configuration
+from llmr.cli.output import FAILED, fail
+from llmr.config import Config
+from llmr.gateway import Gateway
+from llmr.observe import log as request_log
+from llmr.server.asgi import Application
+
+KEEP_ALIVE_S = 75
+
+log = logging.getLogger("llmr.server")
+
+
+def run(path: str | None, flags: Mapping[str, Any], workers: int, sandbox: bool, level: str) -> int:
+    """Serve until told to stop; the exit code."""
+    config = configuration.load(path, flags)
+    listening = listen(config.server.host, config.server.port)
+    port = listening.getsockname()[1]
+    simulated = None
+    if sandbox:
+        from llmr.sandbox.process import SandboxProcess
+
+        simulated = SandboxProcess().start()
+        config = with_sandbox(config, simulated.base_url)
+    try:
+        if workers > 1:
+            from llmr.cli.workers import serve_many
+
+            url = simulated.base_url if simulated is not None else None
+            return serve_many(path, flags, config, listening, workers, url, level)
+        return serve_one(config, listening, sandbox, level, lambda gateway: banner(gateway, port))
+    finally:
+        listening.close()
+        if simulated is not None:
+            simulated.stop()
+
+
+def serve_one(
+    config: Config, listening: socket.socket, sandbox: bool, level: str, ready: Any
+) -> int:
+    """One server in this process."""
+    listener = request_log.start(level)
+    gateway = Gateway(config, sandbox=sandbox)
+    gateway.observers.append(request_log.write)
+    server = Server(uvicorn_config(Application(gateway)), gateway, ready)
+    server.run(sockets=[listening])
+    listener.stop()
+    return 0 if server.started else FAILED
+
+
+def uvicorn_config(app: Any) -> uvicorn.Config:
+    """uvicorn as a carrier of bytes: no log lines, no headers of its own but the date."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        backlog=2048,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn that exits 0 after a signal: streams finish first, a second signal ends them."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Any) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready(self._gateway)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._gateway.draining = True
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises the signal again once it has finished, which turns a clean end into a kill.
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, or one clear line why there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            fail(
+                f"port {port} on {host} is taken",
+                FAILED,
+                f"stop the program that has it, or choose another: llmr serve --port {port + 1}",
+            )
+        fail(f"cannot listen on {host}:{port}: {error}", FAILED)
+    return listening
+
+
+def with_sandbox(config: Config, base_url: str) -> Config:
+    """The configuration with the simulated provider in the place of `openrouter`."""
+    from msgspec.structs import replace
+
+    simulated = configuration.UpstreamConfig(base_url, "sandbox")
+    return replace(config, upstreams={**config.upstreams, "openrouter": simulated})
+
+
+def banner(gateway: Gateway, port: int) -> None:
+    """What a person needs to begin: where it is, a call to copy, what it found."""
+    host = gateway.config.server.host
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    routable = gateway.snapshot.routable
+    auth = " -H 'Authorization: Bearer YOUR_KEY'" if gateway.config.server.api_keys else ""
+    lines = [f"llmr is ready on {url}   (docs: {url}/docs, OpenAI base_url: {url}/v1)", ""]
+    if gateway.sandbox:
+        lines += [
+            "  SANDBOX: answers are simulated, nothing leaves this machine.",
+            "  Set OPENROUTER_API_KEY and start again for real models.",
+            "",
+        ]
+    for name, source in gateway.sources.items():
+        key = "no key" if source.missing_key else "ready"
+        key = "simulated" if gateway.sandbox and name == "openrouter" else key
+        when = source.snapshot.captured.get(name, "never")
+        origin = f"{source.origin}, of {when}" if source.origin == "bundled" else source.origin
+        lines.append(f"  upstream {name}: {key}, {len(source.snapshot.routable)} models ({origin})")
+    if all(source.missing_key for source in gateway.sources.values()):
+        lines.append("  no upstream has a key: set OPENROUTER_API_KEY, or try llmr serve --sandbox")
+    lines += [
+        f"  routable models: {len(routable)}",
+        "",
+        "  Try it:",
+        f"  curl {url}/v1/chat/completions{auth} -H 'Content-Type: application/json' \\",
+        """    -d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'""",
+        "",
+    ]
+    print("\n".join(lines), flush=True)
+

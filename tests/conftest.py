@@ -1,0 +1,30 @@
+"""What every test may use: the sandbox as upstream, and a router in front of it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from llmr.sandbox.control import Control
+from llmr.sandbox.process import SandboxProcess
+from tests.harness import Server, upstream
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    with SandboxProcess(speed=0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> Iterator[Control]:
+    """The sandbox's control port, with nothing set and nothing logged."""
+    sandbox_process.control.reset()
+    yield sandbox_process.control
+    sandbox_process.control.reset()
+
+
+@pytest.fixture
+def server(sandbox_process: SandboxProcess, sandbox: Control) -> Iterator[Server]:
+    """A router with default settings in front of the sandbox."""
+    with Server(upstream(sandbox_process.base_url), sandbox=True) as running:
+        yield running
