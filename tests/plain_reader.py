@@ -11,7 +11,7 @@ from typing import Any
 TEXT = ("reasoning", "reasoning_content", "refusal")
 GROWING = ("text", "summary", "data")
 # What differs from chunk to chunk by nature, or is counted by itself.
-NOT_EXTRA = ("choices", "usage", "object", "error", "obfuscation", "p")
+NOT_EXTRA = ("choices", "usage", "object", "error", "created", "obfuscation", "p")
 
 
 @dataclass
@@ -62,7 +62,8 @@ def sse(stream: bytes) -> list[Event]:
     text = stream.decode("utf-8").removeprefix("\ufeff")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     events: list[Event] = []
-    name, data = "", []
+    name = ""
+    data: list[str] = []
     # A last event without its blank line is taken as well, as the common clients do.
     for line in [*text.split("\n"), ""]:
         if line == "":

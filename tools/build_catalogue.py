@@ -96,21 +96,33 @@ def derived_row(row: dict[str, Any], base: dict[str, Any] | None) -> dict[str, A
     pricing = prices(row["cost"])
     for key, value in (out.get("pricing") or {}).items():
         # A derived row has token prices only; per-search and media prices stay as last seen.
-        if key not in ("overrides", "input_cache_read", "input_cache_write", "input_cache_write_1h"):
+        if key not in (
+            "overrides",
+            "input_cache_read",
+            "input_cache_write",
+            "input_cache_write_1h",
+        ):
             pricing.setdefault(key, value)
-    return out | {
-        "context_length": row["contextWindow"],
-        "architecture": architecture,
-        "top_provider": limits,
-        "pricing": pricing,
-        "supported_parameters": sorted(parameters),
-    } | ({"reasoning": (out.get("reasoning") or {}) | facts} if (facts := reasoning(row)) else {})
+    return (
+        out
+        | {
+            "context_length": row["contextWindow"],
+            "architecture": architecture,
+            "top_provider": limits,
+            "pricing": pricing,
+            "supported_parameters": sorted(parameters),
+        }
+        | ({"reasoning": (out.get("reasoning") or {}) | facts} if (facts := reasoning(row)) else {})
+    )
 
 
 def catalogue(source: Path) -> list[dict[str, Any]]:
-    """All rows, newest facts first: every derived row, and the raw rows that only it could not list."""
+    """Every derived row, and the raw rows that only the derived list could not hold."""
     raw_rows = json.loads((source / RAW).read_text())["data"]
-    raw = {r["id"]: {k: v for k, v in r.items() if k not in DROPPED and v is not None} for r in raw_rows}
+    raw = {
+        r["id"]: {k: v for k, v in r.items() if k not in DROPPED and v is not None}
+        for r in raw_rows
+    }
     rows = {
         r["id"]: derived_row(r, raw.get(r["id"]))
         for r in json.loads((source / DERIVED).read_text())["models"]
@@ -185,7 +197,7 @@ def main() -> None:
         {
             "captured": "2026-05-09/2026-06-12",
             "source": "MrFlynn/openrouter-model-metrics, MIT: hourly public model pages",
-            "columns": "model, first token seconds [p10, p50, p90], tokens per second [p10, p50, p90]",
+            "columns": "model, seconds to the first token, tokens per second; each p10, p50, p90",
         },
         "rows",
         [

@@ -7,9 +7,9 @@ is refused with file, line and what was expected; nothing is silently dropped.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -50,11 +50,7 @@ CHOICES = {
 }
 
 
-class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """A section of the configuration: a key it does not know is an error."""
-
-
-class Server(Part):
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the router listens, and whom it answers."""
 
     host: str = "127.0.0.1"
@@ -62,8 +58,8 @@ class Server(Part):
     api_keys: tuple[str, ...] = ()
 
 
-class ModelRow(Part):
-    """A model of an upstream's own, as its owner describes it. An absent price is unknown, not 0."""
+class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model of an upstream's own, as its owner describes it; an absent price is unknown, not 0."""
 
     id: Annotated[str, Meta(min_length=1)]
     context_length: Annotated[int, Meta(gt=0)] | None = None
@@ -76,15 +72,15 @@ class ModelRow(Part):
     supports: tuple[Ability, ...] = ()
 
 
-class UpstreamConfig(Part):
+class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How to reach a provider. No `api_key` at all: it takes none. An empty one: it is missing."""
 
     base_url: str | None = None
-    api_key: str | None | UnsetType = UNSET
+    api_key: str | UnsetType | None = UNSET
     models: tuple[ModelRow, ...] | None = None
 
 
-class Redis(Part):
+class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     """A Redis or Valkey server for what several routers share."""
 
     url: str | None = None
@@ -105,7 +101,7 @@ class Redis(Part):
         return f"redis://{secret}{self.host}:{self.port}/{self.db}"
 
 
-class Weights(Part):
+class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     """Shares of latency, cost and quality in a score; only their proportion counts."""
 
     latency: Price = 0.4
@@ -113,7 +109,7 @@ class Weights(Part):
     quality: Price = 0.3
 
 
-class Routing(Part):
+class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     """How `auto` chooses. `default_weights` are those of `balanced`."""
 
     priority: Priority = "balanced"
@@ -122,7 +118,7 @@ class Routing(Part):
     fallback_models: tuple[str, ...] = ()
 
 
-class LimitsConfig(Part):
+class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of one request. `first_event_s` null: worked out per model."""
 
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -134,13 +130,13 @@ class LimitsConfig(Part):
     body_mb: Positive = 32.0
 
 
-class State(Part):
+class State(Struct, frozen=True, forbid_unknown_fields=True):
     """Where what must survive is kept; null: the user's state folder."""
 
     path: str | None = None
 
 
-class CacheConfig(Part):
+class CacheConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The response cache. `auto`: all identical requests on /route, deterministic ones on /v1."""
 
     enabled: bool = True
@@ -148,7 +144,7 @@ class CacheConfig(Part):
     default: Literal["auto", "always", "deterministic", "never"] = "auto"
 
 
-class Config(Part):
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
     server: Server = Server()
@@ -247,7 +243,9 @@ def _read(file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> dict
 
     try:
         if file.stat().st_size > SIZE_LIMIT:
-            raise ConfigError(f"{file}: larger than {SIZE_LIMIT // 1024} KiB; this is no config file.")
+            raise ConfigError(
+                f"{file}: larger than {SIZE_LIMIT // 1024} KiB; this is no config file."
+            )
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from None
@@ -378,7 +376,7 @@ def _told(text: str, name: str, lines: Mapping[str, int]) -> str:
     message = message.replace("`", "").replace("Object missing required field", "missing key")
     place = path.removeprefix("$").lstrip(".")
     if message.startswith("Invalid enum value"):
-        expected = CHOICES.get(place.rsplit(".", 1)[-1]) or ", ".join(Ability.__args__)
+        expected = CHOICES.get(place.rsplit(".", 1)[-1]) or ", ".join(get_args(Ability))
         message = f"expected {expected}, got{message.removeprefix('Invalid enum value')}"
     return f"{name}{_line_of(path, lines)}: {place}: {message[:1].lower()}{message[1:]}."
 
@@ -392,14 +390,9 @@ def _line_of(path: str, lines: Mapping[str, int]) -> str:
     return f":{found[0]}" if found else ""
 
 
-def _structs() -> Iterator[type[Part]]:
-    yield from (Config, Server, UpstreamConfig, ModelRow, Redis, Weights, Routing)
-    yield from (LimitsConfig, State, CacheConfig)
-
-
 def _known_keys(path: str) -> tuple[str, ...]:
     tail = path.removeprefix("$").lstrip(".").split(".")[-1].split("[")[0]
-    by_name: dict[str, type[Part]] = {
+    by_name: dict[str, type[Struct]] = {
         "": Config,
         "server": Server,
         "redis": Redis,
@@ -461,9 +454,7 @@ def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
             raise ConfigError(f"{where}: upstreams.{key}.models has {twice!r} twice.")
 
 
-def _upstreams(
-    config: Config, environ: Mapping[str, str]
-) -> dict[str, UpstreamConfig | None]:
+def _upstreams(config: Config, environ: Mapping[str, str]) -> dict[str, UpstreamConfig | None]:
     """All upstreams with their defaults: `openrouter` exists unless it is set to null."""
     out: dict[str, UpstreamConfig | None] = {}
     if "openrouter" not in config.upstreams:

@@ -47,7 +47,7 @@ class ApiError(LlmrError):
         message: str,
         *,
         param: str | None = None,
-        type: str | None = None,
+        kind: str | None = None,
         retry_after_s: float | None = None,
         retryable: bool = False,
         decision_id: str | None = None,
@@ -57,7 +57,7 @@ class ApiError(LlmrError):
         self.code = code
         self.message = message
         self.param = param
-        self.type = type or TYPES.get(status, "api_error")
+        self.type = kind or TYPES.get(status, "api_error")
         self.retry_after_s = retry_after_s
         self.retryable = retryable
         self.decision_id = decision_id

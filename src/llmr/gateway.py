@@ -84,9 +84,7 @@ class CacheRules(Struct, frozen=True):
 class Gateway:
     """Everything a running router is. Build it, `start` it, `answer` requests, `close` it."""
 
-    def __init__(
-        self, config: Config, *, sandbox: bool = False, assume_keys: bool = False
-    ) -> None:
+    def __init__(self, config: Config, *, sandbox: bool = False, assume_keys: bool = False) -> None:
         """`assume_keys`: decide as if every upstream had its key, for plans that send nothing."""
         self.config = config
         self.sandbox = sandbox
@@ -136,7 +134,7 @@ class Gateway:
     # --- life ---
 
     async def start(self, first_look_s: float = 0.0) -> None:
-        """Start the background work. Waits up to `first_look_s` for the upstreams' own catalogues."""
+        """Start the background work; wait up to `first_look_s` for the upstreams' catalogues."""
         if first_look_s > 0:
             try:
                 async with asyncio.timeout(first_look_s):
@@ -170,7 +168,10 @@ class Gateway:
             log.error("background work stopped: %r", error)
 
     def _publish_snapshot(self, snapshot: Snapshot) -> None:
-        if snapshot.version == self.snapshot.version and snapshot.captured == self.snapshot.captured:
+        if (
+            snapshot.version == self.snapshot.version
+            and snapshot.captured == self.snapshot.captured
+        ):
             return
         self.snapshot = snapshot
         self.telemetry = self.learner.publish(snapshot, time.monotonic())
@@ -546,7 +547,7 @@ def _with_usage(body: Body) -> bytes:
 
 
 def _storable(outcome: Outcome, decision: Decision) -> bool:
-    """Whether an answer may stand for the next identical request: whole, regular, the first choice's."""
+    """Whether an answer may stand for the next identical request: whole, and the first choice's."""
     first = decision.model
     if outcome.error is not None or outcome.degraded or outcome.model is not first:
         return False
@@ -617,4 +618,3 @@ def cache_rules(header: str | None) -> CacheRules:
     store = "no-store" not in words
     lookup = store and "no-cache" not in words and max_age != 0
     return CacheRules(lookup, store, max_age)
-

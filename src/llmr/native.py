@@ -66,5 +66,3 @@ def summarised(
         "candidates": candidates,
         "attempts": [msgspec.to_builtins(a) for a in outcome.attempts] if outcome else [],
     }
-
-

@@ -204,15 +204,13 @@ class Refresh:
     async def _watch(self, source: Source) -> None:
         failed = 0
         while True:
-            before = source.snapshot.version
             try:
                 good = await source.look()
             except Exception:
-                # A source must never stop being looked at; what happened goes to the log and health.
+                # A source must never stop being looked at: the log and health tell what happened.
                 log.exception("looking at upstream %s failed", source.name)
                 good = source._failed("the look at its catalogue failed; see the log", False)
-            if source.snapshot.version != before or source.snapshot.captured != before:
-                self._publish(self.snapshot())
+            self._publish(self.snapshot())
             wait = INTERVAL_S if good else RETRY_S[min(failed, len(RETRY_S) - 1)]
             failed = 0 if good else failed + 1
             await asyncio.sleep(wait * random.uniform(0.9, 1.1))

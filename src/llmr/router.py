@@ -33,7 +33,7 @@ class Shaped(dict[str, Any]):
 
 
 class Decided(Shaped):
-    """A routing decision: `selected_model`, `reason`, `candidates`, `priority`, `weights_used`, …"""
+    """A routing decision: `selected_model`, `reason`, `candidates`, `weights_used`, …"""
 
 
 class Result(Shaped):
@@ -52,7 +52,7 @@ class Chunk(Shaped):
     @property
     def text(self) -> str:
         """The text this chunk adds to the first choice."""
-        choices = self.get("choices") or ({},)
+        choices: Any = self.get("choices") or ({},)
         content = (choices[0].get("delta") or {}).get("content")
         return content if isinstance(content, str) else ""
 

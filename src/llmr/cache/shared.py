@@ -57,8 +57,8 @@ class Shared:
     def __init__(self, url: str, ttl_s: int) -> None:
         try:
             import redis.asyncio as redis
-            from redis.backoff import NoBackoff
             from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
         except ImportError:
             raise ConfigError(
                 "redis is configured but its client is not installed: pip install 'llmr[redis]'."

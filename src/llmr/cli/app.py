@@ -240,5 +240,5 @@ def main() -> None:
 def _end(text: str, code: int) -> None:
     try:
         fail(text, code)
-    except typer.Exit as exit:
-        sys.exit(exit.exit_code)
+    except typer.Exit as ending:
+        sys.exit(ending.exit_code)

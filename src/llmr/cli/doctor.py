@@ -4,6 +4,7 @@ import asyncio
 import platform
 import socket
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from llmr import __version__
@@ -32,7 +33,9 @@ def run(config: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"ok": well, "checks": checks})
     else:
-        rows = [["ok" if c["ok"] else "!!", c["check"], c["found"], c["hint"] or ""] for c in checks]
+        rows = [
+            ["ok" if c["ok"] else "!!", c["check"], c["found"], c["hint"] or ""] for c in checks
+        ]
         table([("", "left"), ("check", "left"), ("found", "left"), ("do", "left")], rows)
     if not well:
         import typer
@@ -46,10 +49,8 @@ def _check(name: str, ok: bool, found: str, hint: str | None = None) -> Check:
 
 def _python() -> Check:
     try:
-        import uvloop
-
-        loop = f"uvloop {uvloop.__version__}"
-    except ImportError:
+        loop = f"uvloop {version('uvloop')}"
+    except PackageNotFoundError:
         loop = "asyncio"
     found = f"llmr {__version__}, Python {platform.python_version()}, {loop}, {sys.platform}"
     return _check("installation", sys.version_info >= (3, 11), found, "use Python 3.11 or newer")
@@ -82,7 +83,9 @@ async def _probe(config: Config) -> list[Check]:
         await asyncio.sleep(0.5)
         place = gateway.shared.place
         found = f"{place} answers" if gateway.redis_connected else f"{place} does not answer"
-        checks.append(_check("redis", gateway.redis_connected, found, "start it, or unset redis.url"))
+        checks.append(
+            _check("redis", gateway.redis_connected, found, "start it, or unset redis.url")
+        )
     await gateway.close()
     return checks
 

@@ -83,7 +83,9 @@ def ask_server(config: Config, method: str, path: str) -> Any:
 def cache_stats(config: str | None, redis: bool, as_json: bool) -> None:
     """Show what the cache holds."""
     loaded = configuration.load(config)
-    stats = asyncio.run(_redis_stats(loaded)) if redis else ask_server(loaded, "GET", "/cache/stats")
+    stats = (
+        asyncio.run(_redis_stats(loaded)) if redis else ask_server(loaded, "GET", "/cache/stats")
+    )
     if as_json:
         print_json(stats)
         return

@@ -33,13 +33,17 @@ def fail(text: str, code: int = FAILED, hint: str | None = None) -> NoReturn:
     raise typer.Exit(code)
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], title: str = "") -> None:
+def table(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], title: str = ""
+) -> None:
     """A table on stdout. Columns are (heading, left or right)."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for heading, side in columns:
         out.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:

@@ -160,4 +160,3 @@ def banner(gateway: Gateway, port: int) -> None:
         "",
     ]
     print("\n".join(lines), flush=True)
-

@@ -57,8 +57,13 @@ class Supervisor:
         return 0 if self._young <= PATIENCE else 1
 
     def _start(self, slot: int) -> None:
-        command = [sys.executable, "-m", "llmr.cli.workers", msgspec.json.encode(self._orders).decode()]
-        child = subprocess.Popen(
+        command = [
+            sys.executable,
+            "-m",
+            "llmr.cli.workers",
+            msgspec.json.encode(self._orders).decode(),
+        ]
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command, pass_fds=(self._orders.descriptor,), start_new_session=True
         )
         self._workers[slot] = (child, time.monotonic())

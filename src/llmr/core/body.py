@@ -1,7 +1,7 @@
 """A request body as bytes with the places of its top-level values.
 
 The body is decoded once, shallowly. What goes upstream is cut and spliced from the bytes that came
-in, so unknown fields, number forms and key order reach the upstream exactly as the caller sent them.
+in: unknown fields, number forms and key order reach the upstream exactly as the caller sent them.
 """
 
 import json
@@ -77,8 +77,8 @@ class Body:
             name,
         )
 
-    def get(self, key: str, type: Any, what: str) -> Any:
-        """The value of `key` decoded as `type`, None where absent or null.
+    def get(self, key: str, shape: Any, what: str) -> Any:
+        """The value of `key` decoded as `shape`, None where absent or null.
 
         Raises a 400 naming the key where it is not `what`.
         """
@@ -86,7 +86,7 @@ class Body:
         if raw is None:
             return None
         try:
-            return _decode(raw, type=type | None)
+            return _decode(raw, type=shape | None)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
 
@@ -101,7 +101,9 @@ class Body:
         gone = self.fields.keys() & set(drop)
         fresh = [key for key in put if key not in self.fields]
         if not gone and not fresh:
-            cuts = [(start, end, put[key]) for key, (_, start, end) in self._spans.items() if key in put]
+            cuts = [
+                (start, end, put[key]) for key, (_, start, end) in self._spans.items() if key in put
+            ]
             return _pieces(self.data, cuts)
         out = bytearray(b"{")
         cuts = []

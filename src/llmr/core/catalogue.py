@@ -16,7 +16,9 @@ NOT_CHAT = "not_chat"
 FAULT = "fault"
 
 # Suffixes that change how a known row is served, not what it is (OpenRouter's variants).
-VARIANTS = frozenset(("free", "nitro", "floor", "exacto", "online", "thinking", "extended", "batch"))
+VARIANTS = frozenset(
+    ("free", "nitro", "floor", "exacto", "online", "thinking", "extended", "batch")
+)
 
 
 class Figure(Struct, frozen=True):

@@ -58,8 +58,8 @@ class _Chunk(Struct):
     id: str | None = None
     model: str | None = None
     created: int | None = None
-    choices: list[_Choice] | None | UnsetType = UNSET
-    usage: dict[str, Any] | None | UnsetType = UNSET
+    choices: list[_Choice] | UnsetType | None = UNSET
+    usage: dict[str, Any] | UnsetType | None = UNSET
     error: Raw | UnsetType = UNSET
     x_groq: _Groq | None = None
 
@@ -239,9 +239,7 @@ class ChunkStream:
                 changes.choice(position, "finish_reason", None)
         return finishing
 
-    def _delta(
-        self, choice: _Choice, delta: _Delta, position: int, changes: "_Changes"
-    ) -> None:
+    def _delta(self, choice: _Choice, delta: _Delta, position: int, changes: "_Changes") -> None:
         content, thoughts = _content(delta), _thoughts(delta)
         self.content_bytes += content
         self.thought_bytes += thoughts
@@ -339,7 +337,10 @@ class _ToolIndexes:
                 self.by_id[tool.id] = index
             new_id = None
         elif given in self.current or (given is None and self.taken):
-            index, new_id = self.current.get(given, self.last) if given is not None else self.last, None
+            index, new_id = (
+                self.current.get(given, self.last) if given is not None else self.last,
+                None,
+            )
         else:
             index = self._new(given)
             new_id = f"call_llmr_{index}"

@@ -118,7 +118,7 @@ STATUSES: Mapping[int, Kind] = {
 PROSE: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (
         re.compile(
-            r"context (?:length|window|size)|prompt (?:is )?too long|maximum context|input is too long"
+            r"context (?:length|window|size)|(?:prompt|input) (?:is )?too long|maximum context"
         ),
         CONTEXT,
     ),

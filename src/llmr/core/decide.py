@@ -35,7 +35,10 @@ RANKED = 12  # candidates kept in order; attempts are far fewer
 SHOWN = 8
 RANKINGS_KEPT = 2048
 COLUMNS_KEPT = 256  # some 10 KB each
-MAY_NOT_FIT, SURELY_NOT = 1.3, 0.6  # spread of the token estimate, measured over texts and tokenizers
+MAY_NOT_FIT, SURELY_NOT = (
+    1.3,
+    0.6,
+)  # spread of the token estimate, measured over texts and tokenizers
 
 UNPRICED = (0.0, 0.0, 1.0)  # where a price is unknown, the score takes the answer to cost 1 USD
 PER_FLOOR = 1.0 / COST_FLOOR_USD
@@ -559,7 +562,9 @@ def _emptied(name: str, rows: list[int], look: _Look) -> ApiError:
         )
         return bad_request("context_length_exceeded", text, "messages")
     if name == "reasoning":
-        text = "Every model that meets the other constraints always reasons: leave effort 'none' out."
+        text = (
+            "Every model that meets the other constraints always reasons: leave effort 'none' out."
+        )
         return bad_request("no_candidates", text, "reasoning_effort")
     lacking = ", ".join(capability.names(request.needs))
     return bad_request(
@@ -587,7 +592,9 @@ def shown(found: Terms, model: Model) -> dict[str, Any]:
         "composite_score": round(found.score, 6),
         "estimated_latency_ms": round(found.ttft_s * 1000.0, 1),
         "estimated_total_ms": round(found.total_s * 1000.0, 1),
-        "estimated_cost_usd": found.cost_usd if found.cost_usd is None else round(found.cost_usd, 9),
+        "estimated_cost_usd": found.cost_usd
+        if found.cost_usd is None
+        else round(found.cost_usd, 9),
     }
 
 

@@ -143,7 +143,7 @@ def events(completion: dict[str, Any], include_usage: bool) -> Iterator[bytes]:
     for choice in choices:
         message = dict(choice.get("message") or {})
         if calls := message.get("tool_calls"):
-            message["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
+            message["tool_calls"] = [{**call, "index": i} for i, call in enumerate(calls)]
         part = {"index": choice.get("index", 0), "delta": message, "finish_reason": None}
         if choice.get("logprobs"):
             part["logprobs"] = choice["logprobs"]

@@ -138,7 +138,9 @@ def _model(
         supports=supports,
         reasoning_mandatory=reasoning.get("mandatory") is True,
         reasoning_default=reasoning.get("default_enabled") is True,
-        default_effort=effort if isinstance(effort := reasoning.get("default_effort"), str) else None,
+        default_effort=effort
+        if isinstance(effort := reasoning.get("default_effort"), str)
+        else None,
         thinks_aloud=row["id"].split("/", 1)[0] not in HIDES_THINKING,
         free=prices.known and not prices.base["prompt"] and not prices.base["completion"],
         expires=expires if isinstance(expires, str) and expires < FAR_FUTURE else None,
@@ -148,5 +150,5 @@ def _model(
     thought = usual_thinking(model)
     if not thought or not model.thinks_aloud:
         return model
-    # The recorded time is to the first token of any kind; what counts here is the first of the answer.
+    # Recorded is the time to the first token of any kind; what counts is the first of the answer.
     return replace(model, ttft_s=Figure(ttft.value + thought * tpot.value, "estimated"))

@@ -87,7 +87,9 @@ def parse(pricing: Mapping[str, Any]) -> Prices:
     """Prices from the `pricing` object of a catalogue row."""
     overrides = pricing.get("overrides")
     rules = overrides if isinstance(overrides, list) else []
-    return Prices(amounts(pricing), tuple(_override(rule) for rule in rules if isinstance(rule, dict)))
+    return Prices(
+        amounts(pricing), tuple(_override(rule) for rule in rules if isinstance(rule, dict))
+    )
 
 
 def _override(rule: Mapping[str, Any]) -> Override:

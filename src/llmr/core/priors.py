@@ -84,7 +84,13 @@ def _features(row: Facts, base_price: Mapping[str, float]) -> list[float]:
     size = _SIZE.search(row.id.lower())
     billions = float(size[1]) * (1000.0 if size[2] == "t" else 1.0) if size else 70.0
     small = max(0.0, math.log(70.0 / billions)) if billions > 0 else 0.0
-    return [1.0, math.log(price), min(NEWEST, max(-2.0, years)), 1.0 if row.reasoning else 0.0, small]
+    return [
+        1.0,
+        math.log(price),
+        min(NEWEST, max(-2.0, years)),
+        1.0 if row.reasoning else 0.0,
+        small,
+    ]
 
 
 class _Regression:
@@ -168,7 +174,7 @@ def latency(
 
 
 def _free_ratios(recorded: Mapping[str, Recorded]) -> tuple[float, float]:
-    """How much later free rows start, and how much of the speed they have, than their paid twins."""
+    """How many times later free rows start than their paid twins, and the speed they keep."""
     pairs = [
         (row, twin)
         for model_id, row in recorded.items()

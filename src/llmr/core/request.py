@@ -1,6 +1,6 @@
-"""What routing needs to know of a chat request: which model was asked for, the wishes, the needs.
+"""What routing needs to know of a chat request: the model asked for, the wishes, the needs.
 
-`parse` is the only place where the fields of a body are read. Nothing here keeps the prompt's words.
+`parse` is the only place where the fields of a body are read. Nothing here keeps the words.
 """
 
 import math
@@ -132,14 +132,16 @@ def parse(
     effort = _effort(body)
     choices = max(body.get("n", int, "a whole number") or 1, 1) if "n" in fields else 1
     if "response_format" in fields:
-        format = body.get("response_format", _Format, "an object with a type")
-        needs |= FORMAT_NEEDS.get(format.type, 0) if format else 0
+        shape = body.get("response_format", _Format, "an object with a type")
+        needs |= FORMAT_NEEDS.get(shape.type, 0) if shape else 0
     if "modalities" in fields:
         kinds = body.get("modalities", list[str], "a list of words") or []
         needs |= capability.mask_of(kinds, capability.OUTPUTS)
     if effort not in (None, "none"):
         needs |= capability.REASONING
-    visible = DEFAULT_OUTPUT_TOKENS if max_tokens is None else min(max_tokens, DEFAULT_OUTPUT_TOKENS)
+    visible = (
+        DEFAULT_OUTPUT_TOKENS if max_tokens is None else min(max_tokens, DEFAULT_OUTPUT_TOKENS)
+    )
     return Request(
         mode=mode,
         models=models,
@@ -199,6 +201,7 @@ class _Wishes:
         return self._header(key)
 
     def number(self, key: str) -> float | None:
+        value: float | None
         if key in self.body.fields:
             value = self.body.get(key, float, "a number")
         else:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-_TEXT = re.compile(r"(?:retry|try again)\s+(?:in|after)\s+(\d+(?:\.\d+)?)\s*(ms|milli\w*|s\b|sec\w*)?", re.I)
+_TEXT = re.compile(
+    r"(?:retry|try again)\s+(?:in|after)\s+(\d+(?:\.\d+)?)\s*(ms|milli\w*|s\b|sec\w*)?", re.I
+)
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 

@@ -27,7 +27,9 @@ from llmr.upstreams.base import ReadTimeout, Response, Send, TransportError, Ups
 CHAT = "/chat/completions"
 ERROR_BODY_LIMIT = 256 * 1024
 ANSWER_LIMIT = 64 * 1024 * 1024
-AFTER_FINISH_S = 1.0  # a usage chunk may follow the finish; an answer that ended does not wait longer
+AFTER_FINISH_S = (
+    1.0  # a usage chunk may follow the finish; an answer that ended does not wait longer
+)
 DRAIN_S = 0.25
 FIRST_EVENT_LEAST_S = 5.0
 LONG_COOLDOWN_S = 300.0
@@ -100,16 +102,12 @@ class Sink(Protocol):
 class Executor:
     """Runs calls against upstreams and tells the learner what it saw."""
 
-    def __init__(
-        self, upstreams: Mapping[str, Upstream], learner: Learner, limits: Limits
-    ) -> None:
+    def __init__(self, upstreams: Mapping[str, Upstream], learner: Learner, limits: Limits) -> None:
         self._upstreams = upstreams
         self._learner = learner
         self._limits = limits
 
-    async def run(
-        self, call: Call, sink: Sink | None, outcome: Outcome | None = None
-    ) -> Outcome:
+    async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
         """Carry the call out. Failures end up in `outcome.error`, after the last attempt.
 
         A streamed answer goes to `sink`; where it breaks off after the commit point, `run` writes
@@ -119,6 +117,7 @@ class Executor:
         outcome = outcome or Outcome([])
         begun = loop.time()
         failures: list[tuple[Model, Failure]] = []
+        whole = False
         chain = list(dict.fromkeys(call.decision.chain))
         try:
             while chain and len(outcome.attempts) < self._limits.attempts:
@@ -127,6 +126,7 @@ class Executor:
                 model = call.decision.snapshot.models[chain.pop(0)]
                 failure = await _Run(self, call, sink, outcome, model, begun, bool(chain)).attempt()
                 if failure is None:
+                    whole = True
                     break
                 failures.append((model, failure))
                 if outcome.committed or not failure.kind.fallback:
@@ -139,14 +139,10 @@ class Executor:
                     chain = _larger(call.decision, chain, model)
         finally:
             outcome.upstream_s = loop.time() - begun
-        if outcome.model is None or outcome.committed:
-            outcome.error = _final(failures) if failures else outcome.error
-        if not failures and not outcome.attempts:
-            outcome.error = ApiError(
-                504, "deadline_exceeded", "The deadline passed before an attempt could begin."
-            )
-        if outcome.committed and outcome.error is not None and sink is not None:
-            await sink.write(error_event(outcome.error))
+        if not whole:
+            outcome.error = _final(failures)
+            if outcome.committed and sink is not None:
+                await sink.write(error_event(outcome.error))
         return outcome
 
     def _worth_waiting(
@@ -271,7 +267,7 @@ class _Run:
         response = await upstream.send(
             Send("POST", CHAT, body, HEADERS),
             connect_until=connect_until,
-            until=max(self.first_until, connect_until),
+            until=self.first_until,
         )
         try:
             record.status = response.status
@@ -461,13 +457,15 @@ def _completion(body: bytes) -> dict[str, Any]:
 def _larger(decision: Decision, chain: list[int], model: Model) -> list[int]:
     """The targets left whose context window is larger than the one that was too small."""
     models = decision.snapshot.models
-    least = model.context_length or 0
-    return [i for i in chain if models[i].context_length is None or models[i].context_length > least]
+    least = model.context_length or 0  # unknown: any known window may be larger
+    return [i for i in chain if (models[i].context_length or least + 1) > least]
 
 
 def _of_transport(error: TransportError, committed: bool) -> Failure:
     if error.kind in ("closed", "reset") and committed:
-        return Failure(classify.CUT, "the upstream closed the connection in the middle of the answer")
+        return Failure(
+            classify.CUT, "the upstream closed the connection in the middle of the answer"
+        )
     if error.kind == "busy":
         return Failure(classify.BUSY, str(error))
     if error.kind == "connect_timeout":
@@ -479,6 +477,9 @@ def _of_transport(error: TransportError, committed: bool) -> Failure:
 
 def _final(failures: list[tuple[Model, Failure]]) -> ApiError:
     """The error the caller sees once nothing is left to try."""
+    if not failures:
+        text = "The deadline passed before an attempt could begin."
+        return ApiError(504, "deadline_exceeded", text, retryable=True)
     model, failure = failures[-1]
     if len(failures) > 1 and not failure.kind.own_status:
         return _all_failed(failures)

@@ -1,4 +1,4 @@
-"""The last decisions, kept with their inputs, so that each can be worked out again when asked for."""
+"""The last decisions with their inputs, so that each can be worked out again when asked for."""
 
 import itertools
 import secrets

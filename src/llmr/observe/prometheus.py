@@ -7,8 +7,8 @@ one, so memory stays bounded whatever is asked for.
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from llmr.observe.record import Record
 
@@ -23,14 +23,20 @@ MODELS = 1000
 class Prometheus:
     """Counts records into a registry of its own."""
 
-    def __init__(self, in_flight: Callable[[], float], redis_connected: Callable[[], float]) -> None:
+    def __init__(
+        self, in_flight: Callable[[], float], redis_connected: Callable[[], float]
+    ) -> None:
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
-            "llmr_requests", "Requests by surface, outcome and cache.",
-            ("surface", "outcome", "cache"), registry=registry,
+            "llmr_requests",
+            "Requests by surface, outcome and cache.",
+            ("surface", "outcome", "cache"),
+            registry=registry,
         )
         self._attempts = Counter(
-            "llmr_attempts", "Sends to upstreams by outcome.", ("upstream", "outcome"),
+            "llmr_attempts",
+            "Sends to upstreams by outcome.",
+            ("upstream", "outcome"),
             registry=registry,
         )
         self._models = Counter(
@@ -48,25 +54,41 @@ class Prometheus:
             "llmr_request_duration_seconds", "Whole requests.", registry=registry, buckets=SECONDS
         )
         self._ttft = Histogram(
-            "llmr_first_token_seconds", "Time to the first token.", registry=registry, buckets=SECONDS
+            "llmr_first_token_seconds",
+            "Time to the first token.",
+            registry=registry,
+            buckets=SECONDS,
         )
         self._router = Histogram(
-            "llmr_router_overhead_seconds", "The router's own time before the first send.",
-            registry=registry, buckets=OVERHEAD,
+            "llmr_router_overhead_seconds",
+            "The router's own time before the first send.",
+            registry=registry,
+            buckets=OVERHEAD,
         )
         self._operation = Histogram(
-            "gen_ai_client_operation_duration_seconds", "GenAI operation duration.",
-            ("gen_ai_operation_name", "gen_ai_request_model"), registry=registry, buckets=SECONDS,
+            "gen_ai_client_operation_duration_seconds",
+            "GenAI operation duration.",
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            registry=registry,
+            buckets=SECONDS,
         )
         self._chunk = Histogram(
-            "gen_ai_client_operation_time_to_first_chunk_seconds", "GenAI time to first chunk.",
-            ("gen_ai_operation_name", "gen_ai_request_model"), registry=registry, buckets=SECONDS,
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "GenAI time to first chunk.",
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            registry=registry,
+            buckets=SECONDS,
         )
         self._usage = Histogram(
-            "gen_ai_client_token_usage", "GenAI tokens.",
-            ("gen_ai_token_type", "gen_ai_request_model"), registry=registry, buckets=TOKENS,
+            "gen_ai_client_token_usage",
+            "GenAI tokens.",
+            ("gen_ai_token_type", "gen_ai_request_model"),
+            registry=registry,
+            buckets=TOKENS,
         )
-        Gauge("llmr_in_flight", "Requests being answered.", registry=registry).set_function(in_flight)
+        Gauge("llmr_in_flight", "Requests being answered.", registry=registry).set_function(
+            in_flight
+        )
         Gauge(
             "llmr_redis_connected", "1 while the shared store answers.", registry=registry
         ).set_function(redis_connected)
@@ -104,7 +126,7 @@ class Prometheus:
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format the scraper prefers."""
         if "openmetrics" in accept:
-            return generate_openmetrics(self._registry), OPENMETRICS
+            return generate_openmetrics(self._registry), OPENMETRICS  # type: ignore[no-untyped-call]
         return generate_latest(self._registry), TEXT
 
     def _name(self, model: str) -> str:

@@ -1,4 +1,4 @@
-"""What is known of one request once it is over. The one thing that every kind of measurement reads."""
+"""What is known of one request once it is over: the one thing every kind of measurement reads."""
 
 from decimal import Decimal
 

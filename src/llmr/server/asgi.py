@@ -11,6 +11,7 @@ from typing import Any
 
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
+from llmr.observe.prometheus import Prometheus
 from llmr.server.access import Access
 from llmr.server.hot import HOT, handle, refuse, request_id
 from llmr.server.responder import AsgiResponder, Receive, Send
@@ -29,6 +30,10 @@ class Application:
         self._access = Access(gateway.config.server.api_keys)
         self._limit = int(gateway.config.limits.body_mb * 1024 * 1024)
         self._rest: App | None = None
+        self.prometheus = Prometheus(
+            lambda: gateway.in_flight, lambda: float(gateway.redis_connected)
+        )
+        gateway.observers.append(self.prometheus.add)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -63,8 +68,8 @@ class Application:
             log.exception("a request failed inside the router")
             if responder.started:
                 raise
-            error = ApiError(500, "internal_error", "The router failed; its log says where.")
-            await refuse(responder, error, request_id(headers.get("x-request-id")))
+            own = ApiError(500, "internal_error", "The router failed; its log says where.")
+            await refuse(responder, own, request_id(headers.get("x-request-id")))
         finally:
             responder.unwatch()
 
@@ -90,4 +95,4 @@ class Application:
 def _build_rest(application: Application) -> App:
     from llmr.server.rest import build
 
-    return build(application.gateway, application)
+    return build(application.gateway, application.prometheus, application)

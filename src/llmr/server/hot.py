@@ -70,7 +70,7 @@ async def handle(
     responder: Responder,
     received: float,
 ) -> None:
-    """Answer one request. Every error becomes an error object; nothing is raised but cancellation."""
+    """Answer one request; every error before the answer begins becomes an error object."""
     name = request_id(headers.get("x-request-id"))
     ticket = Ticket(surface, tenant, received)
     sink = HttpSink(responder, name, surface == "route", time.time())

@@ -88,5 +88,6 @@ def too_large(limit: int) -> ApiError:
     return ApiError(
         413,
         "body_too_large",
-        f"The request body is larger than {limit / 1048576:g} MB. Send less, or raise limits.body_mb.",
+        f"The request body is larger than {limit / 1048576:g} MB. "
+        "Send less, or raise limits.body_mb.",
     )

@@ -23,7 +23,8 @@ from llmr.server.responder import Receive, Send
 
 DESCRIPTION = """\
 An OpenAI-compatible router. `model: "auto"` picks the best model for each request by priority;
-`auto:speed`, `auto:cost`, `auto:quality`, `auto:balanced` set it; any id from `/v1/models` pins one.
+`auto:speed`, `auto:cost`, `auto:quality` and `auto:balanced` set it; any id of `/v1/models` pins
+one.
 """
 ASSETS = "/docs/assets"
 CONTENT_POLICY = (
@@ -50,7 +51,7 @@ class _Hot(Response):
         await self._application(scope, receive, send)
 
 
-def build(gateway: Gateway, hot: Any) -> FastAPI:
+def build(gateway: Gateway, prometheus: Prometheus, hot: Any) -> FastAPI:
     """The application for every route that is not hot."""
     app = FastAPI(
         title="llmr",
@@ -60,8 +61,6 @@ def build(gateway: Gateway, hot: Any) -> FastAPI:
         redoc_url=None,
         default_response_class=Fast,
     )
-    prometheus = Prometheus(lambda: gateway.in_flight, lambda: float(gateway.redis_connected))
-    gateway.observers.append(prometheus.add)
     _errors(app)
     _documentation(app)
     _chat(app, hot)
@@ -120,7 +119,9 @@ def _chat(app: FastAPI, hot: Any) -> None:
         return _Hot(hot)
 
     @app.post(
-        "/route", tags=["chat"], summary="Chat completion with its routing decision",
+        "/route",
+        tags=["chat"],
+        summary="Chat completion with its routing decision",
         openapi_extra=schemas.ROUTE,
     )
     async def route() -> Response:
@@ -164,20 +165,20 @@ def _state(app: FastAPI, gateway: Gateway, prometheus: Prometheus) -> None:
         for model in rows:
             owner = model.id.split("/", 1)[0] if "/" in model.id else model.upstream
             created = model.created or 0
-            data.append(
-                {"id": model.id, "object": "model", "created": created, "owned_by": owner}
-            )
+            data.append({"id": model.id, "object": "model", "created": created, "owned_by": owner})
         return {"object": "list", "data": data}
 
     @app.get("/metrics", tags=["operations"], summary="The rolling window, or Prometheus text")
     async def metrics(
         accept: Annotated[str, Header()] = "",
-        format: Annotated[str, Query(description="`prometheus` for the text format")] = "",
+        form: Annotated[
+            str, Query(alias="format", description="`prometheus` for the text format")
+        ] = "",
     ) -> Any:
         import time
 
         text = "text/plain" in accept or "openmetrics" in accept
-        if format == "prometheus" or (format != "json" and text):
+        if form == "prometheus" or (form != "json" and text):
             body, kind = prometheus.text(accept)
             return Response(body, media_type=kind)
         return gateway.window.figures(time.monotonic())

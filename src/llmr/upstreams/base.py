@@ -16,7 +16,17 @@ class TransportError(Exception):
 
 
 # name, connect, tls, reset: before any byte of the answer. closed, protocol, too_large: within it.
-KINDS = ("name", "connect", "connect_timeout", "tls", "reset", "closed", "protocol", "too_large", "busy")
+KINDS = (
+    "name",
+    "connect",
+    "connect_timeout",
+    "tls",
+    "reset",
+    "closed",
+    "protocol",
+    "too_large",
+    "busy",
+)
 
 
 class ReadTimeout(Exception):  # noqa: N818 - says what happened, and is never shown

@@ -35,8 +35,8 @@ class Exchange:
         "_size",
         "_waiter",
         "complete",
-        "headers",
         "head_ready",
+        "headers",
         "status",
     )
 

@@ -1,0 +1,299 @@
+"""Attempts, fallback, limits and the commit point, on real sockets."""
+
+import http.client
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from llmr.sandbox.control import Control
+from llmr.sandbox.process import SandboxProcess
+from llmr.sandbox.text import CANONICAL_ANSWER
+from tests.harness import Reply, Server, upstream
+from tests.test_cache import eventually
+
+MODEL, OTHER = "openai/gpt-5.4-mini", "openai/gpt-5.4"
+LIST = [MODEL, OTHER]
+
+
+def status(code: int, **more: Any) -> dict[str, Any]:
+    return {"kind": "status", "status": code, **more}
+
+
+BEFORE_CONTENT = {
+    "503": status(503),
+    "500": status(500),
+    "529": status(529),
+    "html 502": status(502, body="<html>bad gateway</html>", content_type="text/html"),
+    "reset": {"kind": "reset"},
+    "close": {"kind": "close"},
+    "error event first": {"kind": "error_event", "at_token": 0},
+    "empty stream": {"kind": "empty_stream"},
+    "not json": {"kind": "json_body", "body": "<html>"},
+    "error in a 200": {"kind": "json_body", "body": '{"error": {"message": "no", "code": 502}}'},
+    "redirect": {"kind": "redirect", "location": "http://127.0.0.1:1/elsewhere"},
+    "out of credit": status(402),
+    "bad upstream key": status(401),
+    "model gone": status(404),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", BEFORE_CONTENT)
+def test_a_failure_before_the_first_content_is_unseen(
+    server: Server, sandbox: Control, name: str, stream: bool
+) -> None:
+    sandbox.fault(MODEL, BEFORE_CONTENT[name])
+    reply = server.chat(models=LIST, stream=stream)
+    assert reply.status == 200
+    assert reply.headers["x-llmr-model"] == OTHER
+    assert reply.headers["x-llmr-attempts"] == "2"
+    assert reply.text().startswith(CANONICAL_ANSWER)
+    if stream:
+        assert reply.events()[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "clean"])
+def test_a_cut_answer_ends_with_an_error_and_never_cleanly(
+    server: Server, sandbox: Control, how: str
+) -> None:
+    sandbox.fault(MODEL, {"kind": "cut", "after_tokens": 10, "how": how})
+    reply = server.chat(model=MODEL, stream=True)
+    *before, last = reply.events()
+    assert reply.status == 200
+    assert last["error"]["code"] == "upstream_cut_answer"
+    assert all(event["choices"][0]["finish_reason"] is None for event in before)
+    assert "[DONE]" not in reply.body.decode()
+
+
+def test_an_error_in_the_middle_ends_the_stream_with_it(server: Server, sandbox: Control) -> None:
+    sandbox.fault(MODEL, {"kind": "error_event", "at_token": 5})
+    *before, last = server.chat(models=LIST, stream=True).events()
+    assert before
+    assert set(last) == {"error"}
+    assert set(last["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "stall", "after_tokens": 5, "seconds": 30})
+    with Server(upstream(sandbox_process.base_url, limits={"idle_s": 0.3})) as server:
+        begun = time.monotonic()
+        *_, last = server.chat(model=MODEL, stream=True).events()
+    assert last["error"]["code"] == "upstream_timeout"
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("fault", [{"kind": "silent", "seconds": 30}, {"kind": "comments"}])
+def test_silence_before_the_first_content_moves_on(
+    sandbox_process: SandboxProcess, sandbox: Control, fault: dict[str, Any]
+) -> None:
+    sandbox.fault(MODEL, fault)
+    with Server(upstream(sandbox_process.base_url, limits={"first_event_s": 0.3})) as server:
+        reply = server.chat(models=LIST, stream=True)
+    assert reply.headers["x-llmr-model"] == OTHER
+    assert reply.events()[-1] == "[DONE]"
+
+
+def test_the_deadline_ends_the_call_whatever_is_left_to_try(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault("*", {"kind": "silent", "seconds": 30})
+    begun = time.monotonic()
+    reply = server.chat(model="auto", deadline_ms=300)
+    assert reply.status == 504
+    assert reply.error["code"] == "upstream_timeout"
+    assert time.monotonic() - begun < 5
+
+
+def test_attempts_are_bounded_and_all_of_them_are_told(server: Server, sandbox: Control) -> None:
+    sandbox.fault("*", status(503))
+    reply = server.chat(model="auto")
+    assert reply.status == 503
+    assert len(sandbox.attempts()) == 3
+    assert reply.error["message"].startswith("All 3 attempts failed")
+    assert reply.headers["x-should-retry"] == "true"
+
+
+def test_fallback_models_come_before_the_other_candidates(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    named = ["anthropic/claude-sonnet-4.6", "openai/gpt-5.4"]
+    tree = upstream(sandbox_process.base_url, routing={"fallback_models": named})
+    with Server(tree) as server:
+        first = server.chat(model="auto").headers["x-llmr-model"]
+        sandbox.fault(first, status(503))
+        sandbox.fault(named[0], status(503))
+        reply = server.chat(model="auto")
+        assert reply.headers["x-llmr-model"] == named[1]
+        assert reply.headers["x-llmr-attempts"] == "3"
+
+
+def test_a_pinned_model_is_never_replaced(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    tree = upstream(sandbox_process.base_url, routing={"fallback_models": [OTHER]})
+    sandbox.fault(MODEL, status(503))
+    with Server(tree) as server:
+        reply = server.chat(model=MODEL)
+    assert reply.status == 503
+    assert reply.error["code"] == "upstream_overloaded"
+    assert {attempt["model"] for attempt in sandbox.attempts()} == {MODEL}
+
+
+@pytest.mark.parametrize("code", [400, 422])
+def test_the_callers_own_mistake_passes_through_with_the_upstreams_reason(
+    server: Server, sandbox: Control, code: int
+) -> None:
+    error = {"message": "temperature must be below 2", "code": "bad_value", "param": "temperature"}
+    sandbox.fault(MODEL, status(code, body=json.dumps({"error": error})))
+    reply = server.chat(models=LIST)
+    assert reply.status == code
+    assert reply.error["message"] == error["message"]
+    assert (reply.error["param"], reply.error["code"]) == ("temperature", "bad_value")
+    assert reply.headers["x-should-retry"] == "false"
+    assert len(sandbox.attempts()) == 1
+    assert server.request("GET", "/health").json["cooling"] == {}
+
+
+def test_a_refusal_is_not_routed_round(server: Server, sandbox: Control) -> None:
+    body = '{"error": {"message": "flagged", "code": "content_policy_violation"}}'
+    sandbox.fault(MODEL, status(400, body=body))
+    reply = server.chat(models=LIST)
+    assert (reply.status, reply.error["code"]) == (400, "content_policy_violation")
+    assert len(sandbox.attempts()) == 1
+
+
+def test_a_prompt_too_long_goes_only_to_larger_windows(server: Server, sandbox: Control) -> None:
+    body = '{"error": {"message": "too long", "code": "context_length_exceeded"}}'
+    sandbox.fault("openai/gpt-4o-mini", status(400, body=body))  # 128,000
+    smaller, larger = "mistralai/mistral-small-24b-instruct-2501", OTHER
+    reply = server.chat(models=["openai/gpt-4o-mini", smaller, larger])
+    assert reply.headers["x-llmr-model"] == larger
+    assert [a["model"] for a in sandbox.attempts()] == ["openai/gpt-4o-mini", larger]
+
+
+def test_a_bad_upstream_key_never_blames_the_callers(server: Server, sandbox: Control) -> None:
+    sandbox.fault("*", status(401, body='{"error": {"message": "Incorrect key sk-abcdef123456"}}'))
+    reply = server.chat(model=MODEL)
+    assert reply.status == 502
+    assert reply.error["code"] == "upstream_credentials"
+    assert "sk-abcdef" not in reply.body.decode()
+    assert "openrouter" in reply.error["message"]
+
+
+@pytest.mark.parametrize("models", [{"model": MODEL}, {"models": LIST}])
+def test_a_short_wait_for_the_callers_choice_is_waited_for(
+    server: Server, sandbox: Control, models: dict[str, Any]
+) -> None:
+    sandbox.fault(MODEL, status(429, headers={"Retry-After-Ms": "300"}), times=1)
+    reply = server.chat(**models)
+    assert reply.headers["x-llmr-model"] == MODEL
+    first, second = sandbox.attempts()
+    assert second["t"] - first["t"] >= 0.3
+
+
+def test_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> None:
+    sandbox.fault(MODEL, status(429, headers={"Retry-After": "120"}))
+    reply = server.chat(model=MODEL)
+    assert reply.status == 429
+    assert 119 <= int(reply.headers["retry-after"]) <= 121
+    assert len(sandbox.attempts()) == 1
+
+
+def test_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> None:
+    first = server.chat(model="auto").headers["x-llmr-model"]
+    sandbox.fault(first, status(429, headers={"Retry-After": "1"}))
+    reply = server.chat(model="auto")
+    assert reply.headers["x-llmr-model"] != first
+    assert server.chat(model="auto").headers["x-llmr-attempts"] == "1"
+
+
+def test_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
+    server: Server, sandbox: Control
+) -> None:
+    first = server.chat(model="auto").headers["x-llmr-model"]
+    seen = []
+    for number in range(200):
+        if number == 50:
+            sandbox.fault(first, status(503))
+        reply = server.chat(model="auto", stream=number % 2 == 0)
+        assert reply.status == 200
+        assert reply.text().startswith(CANONICAL_ANSWER)
+        seen.append(reply.headers["x-llmr-model"])
+    assert seen[:50].count(first) > 0
+    assert seen[50:].count(first) == 0
+    probes = [a for a in sandbox.attempts(first) if a["status"] == 503]
+    assert 1 <= len(probes) <= 10
+
+
+# --- callers who leave ---
+
+
+def leave_after(server: Server, body: dict[str, Any], received: int) -> None:
+    """Send a request, read so many bytes of the answer, and go."""
+    data = json.dumps(body).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
+        got = 0
+        while got < received:
+            got += len(connection.recv(4096))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_caller_who_leaves_before_the_answer_closes_the_upstream(
+    server: Server, sandbox: Control, stream: bool
+) -> None:
+    sandbox.fault(MODEL, {"kind": "silent", "seconds": 30})
+    body = {"models": LIST, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body))
+    eventually(lambda: len(sandbox.attempts()) == 1, "sent upstream")
+    connection.close()
+    eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+    eventually(lambda: server.gateway.in_flight == 0, "request over")
+    assert len(sandbox.attempts()) == 1
+    assert server.request("GET", "/metrics").json["client_closed_count"] == 1
+
+
+def test_a_caller_who_leaves_mid_stream_closes_the_upstream(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "stall", "after_tokens": 5, "seconds": 30})
+    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    leave_after(server, body, 100)
+    eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+    eventually(lambda: server.gateway.in_flight == 0, "request over")
+
+
+def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) -> None:
+    sandbox.fault(MODEL, status(503))
+    reply = server.chat(models=LIST)
+    account = server.request("GET", f"/v1/decisions/{reply.headers['x-llmr-decision-id']}").json
+    told = account["outcome"]
+    assert [(a["model"], a["outcome"]) for a in told["attempts"]] == [
+        (MODEL, "overloaded"),
+        (OTHER, "ok"),
+    ]
+    assert (told["outcome"], told["model"]) == ("ok", OTHER)
+
+
+def test_connections_are_used_again_and_none_is_left_over(
+    server: Server, sandbox: Control
+) -> None:
+    replies: list[Reply] = [server.chat(model=MODEL, stream=n % 2 == 0) for n in range(20)]
+    assert all(reply.status == 200 for reply in replies)
+    assert len({attempt["connection"] for attempt in sandbox.attempts()}) == 1
+
+
+def test_a_stale_pooled_connection_is_retried_unseen(server: Server, sandbox: Control) -> None:
+    server.chat(model=MODEL)
+    sandbox.close_idle()
+    reply = server.chat(model=MODEL)
+    assert reply.status == 200
+    assert reply.headers["x-llmr-attempts"] == "1"
+    assert server.request("GET", "/health").json["cooling"] == {}
