@@ -74,12 +74,3 @@ class Listener(asyncio.Protocol):
             self._tally.errors[problem] += 1
         self.over.set_result(None)
         self.transport.close()
-
-
-async def listen(listeners: list[Listener], ramp_s: float) -> None:
-    """Begin the streams evenly over `ramp_s` and wait for the end of all."""
-    for number, listener in enumerate(listeners):
-        if number:
-            await asyncio.sleep(ramp_s / len(listeners))
-        listener.begin()
-    await asyncio.gather(*(listener.over for listener in listeners))

@@ -1,0 +1,166 @@
+"""What deciding costs on one core, without a network: against the budget, over the whole catalogue.
+
+`python -m bench.decision` prints its figures as JSON; `python -m bench` runs it on a core of its own.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bench import payload
+from bench.settings import FULL, LARGE, QUICK, SMALL, Settings
+from bench.spread import Spread, spread
+from llmr import config as configuration
+from llmr.cli.benchmark import bodies
+from llmr.core.body import Body
+from llmr.core.catalogue import Snapshot
+from llmr.core.decide import explain
+from llmr.core.request import Request
+from llmr.gateway import Gateway
+
+BUDGET_P50_US, BUDGET_P99_US = 50.0, 200.0
+SYNTHETIC_SHARE = 10  # the synthetic catalogue gets a tenth of the repetitions
+
+
+class Catalogue(Struct, frozen=True):
+    """Decisions over one catalogue.
+
+    `alone`: each right after new telemetry, as on a router with a request now and then. `cold`: the
+    mix once after new telemetry. `warm`: the mix again, all shapes known. `publish`: what new
+    telemetry itself costs, at most once a second while answers come in.
+    """
+
+    models: int
+    routable: int
+    shapes: int
+    alone: Spread
+    cold: Spread
+    warm: Spread
+    repeated: Spread
+    explain: Spread
+    publish: Spread
+
+
+class DecisionFigures(Struct, frozen=True):
+    """Everything this part measures."""
+
+    bundled: Catalogue
+    synthetic: Catalogue
+    parse_small: Spread
+    parse_large: Spread
+
+
+def meets_budget(times: Spread) -> bool:
+    """Whether times are within p50 ≤ 50 µs and p99 ≤ 200 µs."""
+    return times.p50 <= BUDGET_P50_US and times.p99 <= BUDGET_P99_US
+
+
+def run(settings: Settings) -> DecisionFigures:
+    """Measure all of it in this process."""
+    gateway = Gateway(configuration.build({}, {}), assume_keys=True)
+    mix = [gateway.request(Body(body), {}, "route") for body in bodies(settings.shapes, None)]
+    bundled = over_catalogue(gateway, mix, settings)
+    parses = [
+        spread(timed(partial(parsed, gateway, payload.request(size)), settings.parses))
+        for size in (SMALL, LARGE)
+    ]
+    gateway.snapshot = grown(gateway.snapshot, settings.synthetic_models)
+    fewer = replace(
+        settings,
+        passes=max(1, settings.passes // SYNTHETIC_SHARE),
+        repeats=settings.repeats // SYNTHETIC_SHARE,
+        samples=max(1, settings.samples // SYNTHETIC_SHARE),
+    )
+    return DecisionFigures(bundled, over_catalogue(gateway, mix, fewer), parses[0], parses[1])
+
+
+def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> Catalogue:
+    """The figures over the snapshot that the gateway has now."""
+    cold: list[float] = []
+    warm: list[float] = []
+    alone: list[float] = []
+    publish: list[float] = []
+    for number in range(settings.passes + 1):
+        publish += timed(partial(forget, gateway), 1)
+        first = timed_each(gateway.decide, mix)
+        if number:  # the first pass also works out what a catalogue needs once
+            cold += first
+            warm += timed_each(gateway.decide, mix)
+    for request in mix[: settings.samples]:
+        publish += timed(partial(forget, gateway), 1)
+        alone += timed_each(gateway.decide, [request])
+    forget(gateway)
+    timed_each(gateway.decide, mix)
+    shapes = len(gateway.telemetry.memo)
+    one = mix[0]
+    repeated = timed(lambda: gateway.decide(one), settings.repeats)
+    decisions = [gateway.decide(request) for request in mix[: settings.samples]]
+    return Catalogue(
+        models=len(gateway.snapshot.models),
+        routable=len(gateway.snapshot.routable),
+        shapes=shapes,
+        alone=spread(alone),
+        cold=spread(cold),
+        warm=spread(warm),
+        repeated=spread(repeated),
+        explain=spread(timed_each(explain, decisions)),
+        publish=spread(publish),
+    )
+
+
+def forget(gateway: Gateway) -> None:
+    """New telemetry: every ranking has to be worked out again."""
+    gateway.telemetry = gateway.learner.publish(gateway.snapshot, time.monotonic())
+
+
+def parsed(gateway: Gateway, data: bytes) -> Request:
+    """A request from its bytes, as the server does it."""
+    return gateway.request(Body(data), {}, "v1")
+
+
+def grown(snapshot: Snapshot, count: int) -> Snapshot:
+    """The rows again and again under new names, until there are `count` that may be picked."""
+    rows = [snapshot.models[i] for i in snapshot.routable]
+    models = tuple(
+        replace(rows[n % len(rows)], id=f"{rows[n % len(rows)].id}-{n // len(rows)}")
+        for n in range(count)
+    )
+    return Snapshot(models, f"{snapshot.version}-grown-{count}", snapshot.captured)
+
+
+def timed(act: Callable[[], Any], count: int) -> list[float]:
+    """Seconds each of `count` calls took."""
+    took = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        act()
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+def timed_each(act: Callable[[Any], Any], arguments: Iterable[Any]) -> list[float]:
+    """Seconds the call took for each argument."""
+    took = []
+    for argument in arguments:
+        begun = time.perf_counter()
+        act(argument)
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.decision", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a short run that proves nothing")
+    settings = QUICK if parser.parse_args().quick else FULL
+    print(msgspec.json.encode(run(settings)).decode())
+
+
+if __name__ == "__main__":
+    main()

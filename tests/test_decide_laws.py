@@ -1,0 +1,447 @@
+"""The laws of a decision, over random catalogues and random requests."""
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from llmr.core.capability import NAMES
+from llmr.core.catalogue import BATCH, FAULT, Figure, Model, Snapshot
+from llmr.core.decide import (
+    MAY_NOT_FIT,
+    RANKED,
+    SURELY_NOT,
+    Decision,
+    Now,
+    Policy,
+    _Look,
+    _score,
+    decide,
+    explain,
+    rank,
+)
+from llmr.core.price import UNKNOWN, Override, Prices
+from llmr.core.request import Request
+from llmr.core.scoring import Terms
+from llmr.errors import ApiError
+from tests.builders import NOW, POLICY, model, request, snapshot, telemetry
+
+DAY = 86_400.0
+ABILITIES = ("tools", "vision", "json_schema", "reasoning")
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {}}}
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+def per_token(hundred_millionths: int) -> Decimal:
+    return Decimal(hundred_millionths).scaleb(-8)
+
+
+def priced(pair: tuple[int, int], overrides: Sequence[Override] = ()) -> Prices:
+    return Prices(
+        {"prompt": per_token(pair[0]), "completion": per_token(pair[1])}, tuple(overrides)
+    )
+
+
+OVERRIDES = st.builds(
+    lambda pair, least, hours: Override(
+        priced(pair).base,
+        least,
+        *(hours if hours else (None, None)),
+    ),
+    st.tuples(st.integers(10, 4000), st.integers(10, 9000)),
+    st.sampled_from((None, 100, 4000, 100_000)),
+    st.sampled_from((None, (900, 1700), (2200, 600))),
+)
+# Every cost lies above the floor with these, also divided by ten.
+PRICES = st.builds(
+    priced,
+    st.tuples(st.integers(10, 4000), st.integers(10, 9000)),
+    st.one_of(st.just(()), st.just(()), st.lists(OVERRIDES, max_size=2)),
+)
+ANY_PRICES = st.one_of(
+    PRICES,
+    st.just(UNKNOWN),
+    st.builds(priced, st.tuples(st.integers(0, 3), st.integers(0, 3))),
+)
+QUALITIES = st.builds(
+    lambda value, guess: Figure(value / 100, "estimated" if guess else "published", 0.12),
+    st.integers(0, 100),
+    st.booleans(),
+)
+
+
+def rows(price: st.SearchStrategy[Prices], least: int = 1) -> st.SearchStrategy[list[Model]]:
+    """Catalogues of up to 60 rows, some of which `auto` must not pick."""
+    one = st.builds(
+        lambda seconds, price, quality, size, thinking, rare: model(
+            upstream="keyless" if rare == "keyless" else "lab",
+            ttft=seconds[0] / 20,
+            tpot=seconds[1] / 1000,
+            price=price,
+            quality=quality,
+            supports=[ability for bit, ability in enumerate(ABILITIES) if thinking[0] & 1 << bit],
+            context=size[0],
+            max_output=size[1],
+            reasoning_mandatory=thinking[1] == "always",
+            reasoning_default=thinking[1] == "usually",
+            default_effort=thinking[2],
+            thinks_aloud=thinking[3],
+            expires="2026-08-18" if rare == "expires" else None,
+            barred=rare if rare in (BATCH, FAULT) else None,
+        ),
+        st.tuples(st.integers(1, 400), st.integers(1, 100)),
+        price,
+        QUALITIES,
+        st.tuples(
+            st.sampled_from((None, 1500, 8000, 128_000, 1_000_000)),
+            st.sampled_from((None, None, 300, 4096)),
+        ),
+        st.tuples(
+            st.integers(0, 15),
+            st.sampled_from(("never", "never", "usually", "always")),
+            st.sampled_from((None, "low", "xhigh")),
+            st.booleans(),
+        ),
+        st.sampled_from((*("",) * 12, "keyless", "expires", BATCH, FAULT)),
+    )
+    lists = st.lists(one, min_size=least, max_size=60)
+    return lists.map(lambda all_: [replace(m, id=name_of(i)) for i, m in enumerate(all_)])
+
+
+def name_of(position: int) -> str:
+    """Ids in an order that is not that of the rows."""
+    return f"lab/{position * 37 % 101:03d}"
+
+
+WEIGHTS = st.fixed_dictionaries({key: st.integers(1, 50) for key in ("latency", "cost", "quality")})
+TEXTS = st.one_of(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 600_000))
+
+
+def bodies(*, limited: bool = True, sized: bool = True) -> st.SearchStrategy[dict[str, Any]]:
+    """Random fields of a chat request for `auto`."""
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        "stream": st.booleans(),
+        "reasoning_effort": st.sampled_from(("none", "low", "high")),
+        "tools": st.just([TOOL]),
+        "response_format": st.just({"type": "json_schema", "json_schema": {"schema": {}}}),
+    }
+    if sized:
+        optional["max_tokens"] = st.integers(1, 5000)
+    if limited:
+        optional["max_latency_ms"] = st.integers(500, 30_000)
+        optional["max_cost_per_1k"] = st.integers(1, 100).map(lambda n: n / 1000)
+        optional["max_cost_usd"] = st.integers(1, 100).map(lambda n: n / 1000)
+    fields = st.fixed_dictionaries({"weights": WEIGHTS}, optional=optional)
+    return st.builds(
+        lambda fields, size, picture: {
+            **fields,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "x" * size}, *([PICTURE] * picture)],
+                }
+            ],
+        },
+        fields,
+        TEXTS,
+        st.sampled_from((False, False, False, True)),
+    )
+
+
+def order(rows: Sequence[Model], asked: Request, now: Now = NOW) -> list[str]:
+    """The ids of the ranked rows, best first."""
+    of = snapshot(*rows)
+    return [of.models[i].id for i in rank(asked, of, telemetry(of), POLICY, now).order]
+
+
+def look_at(of: Snapshot, asked: Request, now: Now = NOW) -> _Look:
+    """The request's look at the rows, at the spread the ranking was made with."""
+    look = _Look(asked, of, telemetry(of), POLICY, now)
+    look.spread = MAY_NOT_FIT
+    if not any(look.why_not(i) is None for i in of.routable):
+        look.spread = SURELY_NOT
+    return look
+
+
+def passing(rows: Sequence[Model], asked: Request) -> dict[str, Terms]:
+    """The terms of every row that passes the filters, by a plain walk."""
+    of = snapshot(*rows)
+    look = look_at(of, asked)
+    return {of.models[i].id: look.terms(i) for i in of.routable if look.why_not(i) is None}
+
+
+def tried(rows: Sequence[Model], asked: Request, **more: Any) -> Decision:
+    """The decision; an example in which nothing passes is not looked at."""
+    of = snapshot(*rows)
+    try:
+        return decide(asked, of, telemetry(of), replace(POLICY, **more), NOW)
+    except ApiError:
+        assume(False)
+        raise
+
+
+@given(rows(ANY_PRICES, 2), bodies(), st.data())
+def test_adding_or_removing_a_model_never_changes_the_order_of_the_others(
+    catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
+) -> None:
+    asked = request(**fields)
+    everything = order(catalogue, asked)
+    for gone in {data.draw(st.sampled_from(catalogue)).id, everything[0] if everything else ""}:
+        others = [name for name in everything if name != gone]
+        assert order([m for m in catalogue if m.id != gone], asked)[: len(others)] == others
+
+
+def rescaled(rows: Sequence[Model], money: Decimal, time: float) -> list[Model]:
+    def dearer(found: dict[str, Decimal]) -> dict[str, Decimal]:
+        return {field: value * money for field, value in found.items()}
+
+    return [
+        replace(
+            m,
+            ttft_s=Figure(m.ttft_s.value * time, "configured"),
+            tpot_s=Figure(m.tpot_s.value * time, "configured"),
+            prices=Prices(
+                dearer(m.prices.base),
+                tuple(replace(o, prices=dearer(o.prices)) for o in m.prices.overrides),
+            ),
+        )
+        for m in rows
+    ]
+
+
+@given(
+    rows(PRICES),
+    bodies(limited=False, sized=False),
+    st.sampled_from(("0.1", "0.37", "3", "100")),
+    st.sampled_from((0.01, 0.3, 7.0, 100.0)),
+)
+def test_scaling_all_prices_or_all_latencies_changes_no_order(
+    catalogue: list[Model], fields: dict[str, Any], money: str, time: float
+) -> None:
+    asked = request(**fields)
+    scores = {name: found.score for name, found in passing(catalogue, asked).items()}
+    before = [scores[name] for name in order(catalogue, asked)]
+    for scaled in (
+        rescaled(catalogue, Decimal(money), 1.0),
+        rescaled(catalogue, Decimal(1), time),
+        rescaled(catalogue, Decimal(money), time),
+    ):
+        after = [scores[name] for name in order(scaled, asked)]
+        # Scores that are equal but for rounding may change places.
+        assert len(after) == len(before)
+        assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(after, before, strict=True))
+
+
+@given(
+    rows(ANY_PRICES),
+    bodies(),
+    st.data(),
+    st.sampled_from(("0", "0.5", "0.99", "1")),
+    st.sampled_from((0.5, 0.99, 1.0)),
+    st.sampled_from((0.0, 0.01, 0.3)),
+    st.sampled_from(("lab/", "lab/~")),
+)
+def test_a_twin_that_is_cheaper_faster_or_better_never_ranks_lower(
+    catalogue: list[Model],
+    fields: dict[str, Any],
+    data: st.DataObject,
+    money: str,
+    time: float,
+    better: float,
+    name: str,
+) -> None:
+    asked = request(**fields)
+    first = data.draw(st.sampled_from(catalogue))
+    assume(Decimal(money) < 1 or time < 1 or better > 0)
+    twin = replace(
+        rescaled([first], Decimal(money), time)[0],
+        id=name,
+        quality=replace(first.quality, value=first.quality.value + better),
+    )
+    together = order([*catalogue, twin], asked)
+    if first.id in together and (money != "1" or time < 1 or better) and first.prices.known:
+        assert together.index(twin.id) < together.index(first.id)
+    elif first.id in together and (time < 1 or better):
+        assert together.index(twin.id) < together.index(first.id)
+
+
+@given(rows(ANY_PRICES), bodies())
+def test_the_pick_is_on_the_pareto_frontier_of_what_passed(
+    catalogue: list[Model], fields: dict[str, Any]
+) -> None:
+    asked = request(**fields)
+    passed = passing(catalogue, asked)
+    assume(passed)
+
+    def figures(found: Terms) -> tuple[float, float, float]:
+        cost = 1.0 if found.cost_usd is None else found.cost_usd
+        return found.latency_score, -cost, found.quality
+
+    picked = figures(passed[order(catalogue, asked)[0]])
+    for name, found in passed.items():
+        other = figures(found)
+        dominates = other != picked and all(o >= p for o, p in zip(other, picked, strict=True))
+        assert not dominates, name
+
+
+@given(rows(ANY_PRICES, 2), bodies(), st.sampled_from(("latency", "cost", "quality")))
+def test_raising_one_weight_never_makes_the_pick_worse_in_that_dimension(
+    catalogue: list[Model], fields: dict[str, Any], dimension: str
+) -> None:
+    term = {"latency": "latency_score", "cost": "cost_score", "quality": "quality"}[dimension]
+    asked = request(**fields)
+    passed = passing(catalogue, asked)
+    assume(passed)
+    last = getattr(passed[order(catalogue, asked)[0]], term)
+    for factor in (1.5, 4, 20, 1000):
+        weights = fields["weights"] | {dimension: fields["weights"][dimension] * factor}
+        raised = request(**fields | {"weights": weights})
+        value = getattr(passed[order(catalogue, raised)[0]], term)
+        assert value >= last - 1e-9
+        last = value
+
+
+@given(st.permutations(range(40)), st.integers(1, 40))
+def test_equal_rows_rank_by_name(positions: list[int], count: int) -> None:
+    found = order([model(f"lab/{i:02d}") for i in positions[:count]], request())
+    assert found == [f"lab/{i:02d}" for i in sorted(positions[:count])][:RANKED]
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=40, unique=True))
+def test_equal_scores_below_the_cost_floor_rank_by_cost(picodollars: list[int]) -> None:
+    catalogue = [
+        model(
+            f"lab/{90 - n}",
+            price=Prices(dict.fromkeys(("prompt", "completion"), Decimal(n) / 10**12)),
+        )
+        for n in picodollars
+    ]
+    assert order(catalogue, request()) == [f"lab/{90 - n}" for n in sorted(picodollars)][:RANKED]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40, unique=True))
+def test_equal_scores_at_equal_cost_rank_by_latency(tenths: list[int]) -> None:
+    catalogue = [model(f"lab/{90 - n}", ttft=n / 10) for n in tenths]
+    found = order(catalogue, request(weights={"cost": 1, "quality": 1}))
+    assert found == [f"lab/{90 - n}" for n in sorted(tenths)][:RANKED]
+
+
+@given(rows(ANY_PRICES), bodies())
+def test_the_terms_of_the_explanation_add_up_to_the_score(
+    catalogue: list[Model], fields: dict[str, Any]
+) -> None:
+    asked = request(**fields)
+    told = explain(tried(catalogue, asked))
+    weights = told["weights_used"]
+    exact = passing(catalogue, asked)
+    assert len(told["candidates"]) == len(exact)
+    for candidate in told["candidates"]:
+        parts = (weights[key] * candidate[f"{key}_score"] for key in weights)
+        assert math.isclose(sum(parts), candidate["composite_score"], abs_tol=2e-6)
+        terms = exact[candidate["model"]]
+        whole = sum(
+            weight * term
+            for weight, term in zip(
+                asked.weights, (terms.latency_score, terms.cost_score, terms.quality), strict=True
+            )
+        )
+        assert math.isclose(whole, terms.score, abs_tol=1e-12)
+        assert math.isclose(terms.score, candidate["composite_score"], abs_tol=1e-6)
+
+
+@given(rows(ANY_PRICES), bodies(), st.sampled_from((0.0, 6 * 3600.0, 11 * 3600.0, 3 * DAY)))
+def test_the_fast_loop_and_the_plain_terms_agree(
+    catalogue: list[Model], fields: dict[str, Any], later: float
+) -> None:
+    asked, now = request(**fields), Now(NOW.monotonic, NOW.wall + later)
+    of = snapshot(*catalogue)
+    for spread in (MAY_NOT_FIT, SURELY_NOT):
+        look = _Look(asked, of, telemetry(of), POLICY, now)
+        look.spread = spread
+        fast = {index: loss for loss, index in _score(look)}
+        plain = {i: look.terms(i).score for i in of.routable if look.why_not(i) is None}
+        assert fast.keys() == plain.keys()
+        sums = [fast[index] + plain[index] for index in fast]
+        assert not sums or max(sums) - min(sums) < 1e-9
+
+
+@given(rows(ANY_PRICES), bodies())
+def test_the_ranking_is_a_plain_sort_of_what_passed(
+    catalogue: list[Model], fields: dict[str, Any]
+) -> None:
+    asked = request(**fields)
+    passed = passing(catalogue, asked)
+
+    def documented(name: str) -> tuple[float, float, float, str]:
+        found = passed[name]
+        cost = math.inf if found.cost_usd is None else found.cost_usd
+        return -found.score, cost, found.total_s, name
+
+    of = snapshot(*catalogue)
+    assert order(catalogue, asked) == sorted(passed, key=documented)[:RANKED]
+    assert rank(asked, of, telemetry(of), POLICY, NOW).passed == len(passed)
+
+
+@given(rows(ANY_PRICES), bodies(), st.data())
+def test_a_decision_can_be_worked_out_again_from_what_it_keeps(
+    catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
+) -> None:
+    some = st.lists(st.sampled_from([m.id for m in catalogue]), max_size=3)
+    asked = request(**fields, preferred_models=data.draw(some))
+    found = tried(catalogue, asked, fallback_models=tuple(data.draw(some)))
+    kept = found.request, found.snapshot, found.telemetry, found.policy, found.now
+    fresh = replace(found.telemetry, memo={}, columns={})
+    again = [decide(*kept), decide(*kept[:2], fresh, *kept[3:])]
+    assert [(d.chain, d.ranking) for d in again] == [(found.chain, found.ranking)] * 2
+    assert [explain(d) for d in again] == [explain(found)] * 2
+
+
+@settings(max_examples=50)
+@given(
+    rows(ANY_PRICES, 3),
+    st.lists(
+        st.tuples(bodies(), st.sampled_from((0.0, 6 * 3600.0, 11 * 3600.0, DAY, 7 * DAY))),
+        min_size=2,
+        max_size=8,
+    ),
+)
+def test_what_is_remembered_between_decisions_changes_none(
+    catalogue: list[Model], asks: list[tuple[dict[str, Any], float]]
+) -> None:
+    of = snapshot(*catalogue)
+    shared = telemetry(of)
+    for fields, later in [*asks, *reversed(asks)]:
+        asked, now = request(**fields), Now(NOW.monotonic + later, NOW.wall + later)
+        remembered = rank(asked, of, shared, POLICY, now)
+        assert remembered == rank(asked, of, telemetry(of), POLICY, now)
+
+
+@given(rows(ANY_PRICES), bodies(), st.data())
+def test_the_explanation_lists_every_row_once_and_the_pick_among_the_candidates(
+    catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
+) -> None:
+    preferred = data.draw(st.lists(st.sampled_from([m.id for m in catalogue]), max_size=2))
+    told = explain(tried(catalogue, request(**fields, preferred_models=preferred)))
+    candidates = [row["model"] for row in told["candidates"]]
+    excluded = {row["model"]: row["reason"] for row in told["excluded"]}
+    assert sorted([*candidates, *excluded]) == sorted(m.id for m in catalogue)
+    assert all(excluded.values())
+    assert set(told["chain"]) <= set(candidates)
+    assert told["selected_model"] == told["chain"][0]
+
+
+@given(rows(ANY_PRICES), bodies())
+def test_what_auto_picks_can_do_all_the_request_needs(
+    catalogue: list[Model], fields: dict[str, Any]
+) -> None:
+    found = tried(catalogue, request(**fields))
+    for index in found.chain:
+        row = found.snapshot.models[index]
+        assert row.barred is None
+        assert row.upstream in POLICY.usable
+        assert not ("tools" in fields and not row.supports & NAMES["tools"])
+        assert row.max_output is None or fields.get("max_tokens", 0) <= row.max_output
