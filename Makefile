@@ -14,7 +14,7 @@ run: $(STAMP)  ## serve on 127.0.0.1:8000: live with OPENROUTER_API_KEY, else th
 	@exec $(BIN)/python -m llmr.cli.run
 
 test: $(DEV_STAMP)  ## every test
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -q -n 2
 
 lint: $(DEV_STAMP)  ## style, types, and what grew too large
 	@$(BIN)/ruff check .

@@ -44,7 +44,7 @@ class Caller(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: Any = None
-        self.round: Round | None = None
+        self.part: Round | None = None
         self.lost = False
         self._begun = 0.0
         self._size = 0
@@ -53,43 +53,43 @@ class Caller(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
-    def begin(self, round: Round) -> None:
-        """Take part in a round."""
-        self.round = round
+    def begin(self, part: Round) -> None:
+        """Take part in a part."""
+        self.part = part
         if self.lost:
             self.connection_lost(None)
         else:
-            self._next(round)
+            self._next(part)
 
-    def _next(self, round: Round) -> None:
-        if round.left <= 0:
-            self.round = None
-            round.leave()
+    def _next(self, part: Round) -> None:
+        if part.left <= 0:
+            self.part = None
+            part.leave()
             return
-        round.left -= 1
+        part.left -= 1
         self._size, self._buffer = 0, b""
         self._begun = time.perf_counter()
-        self.transport.write(round.request)
+        self.transport.write(part.request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
         self._size = self._size or whole_size(self._buffer)
-        if not self._size or len(self._buffer) < self._size or self.round is None:
+        if not self._size or len(self._buffer) < self._size or self.part is None:
             return
         took = time.perf_counter() - self._begun
         problem = judged(self._buffer, self._size)
         if problem is None:
-            self.round.tally.took.append(took)
+            self.part.tally.took.append(took)
         else:
-            self.round.tally.errors[problem] += 1
-        self._next(self.round)
+            self.part.tally.errors[problem] += 1
+        self._next(self.part)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        round, self.round = self.round, None
-        if round is not None:
-            round.tally.errors["connection lost"] += 1
-            round.leave()
+        part, self.part = self.part, None
+        if part is not None:
+            part.tally.errors["connection lost"] += 1
+            part.leave()
 
 
 def whole_size(start: bytes) -> int:

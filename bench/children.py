@@ -43,8 +43,13 @@ class Child:
         stderr = log.open("wb") if log is not None else None
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                cwd=cwd, env=env, bufsize=0,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=cwd,
+                env=env,
+                bufsize=0,
             )
         finally:
             if stderr is not None:

@@ -1,6 +1,6 @@
-"""What deciding costs on one core, without a network: against the budget, over the whole catalogue.
+"""What deciding costs on one core, without a network, over the whole bundled catalogue.
 
-`python -m bench.decision` prints its figures as JSON; `python -m bench` runs it on a core of its own.
+`python -m bench.decision` prints its figures as JSON; `python -m bench` keeps it to one core.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from llmr import config as configuration
 from llmr.cli.benchmark import bodies
 from llmr.core.body import Body
 from llmr.core.catalogue import Snapshot
-from llmr.core.decide import explain
+from llmr.core.explain import explain
 from llmr.core.request import Request
 from llmr.gateway import Gateway
 

@@ -1,6 +1,6 @@
 """The load generator, a process of its own: a job as JSON on stdin, what it measured on stdout.
 
-Targets take turns, round after round, so that what else the machine does falls on all of them alike.
+Targets take turns, round after round, so that whatever else the machine does falls on all alike.
 """
 
 import asyncio
@@ -95,13 +95,13 @@ async def _whole_round(
         tally.errors["no answer in time"] += shared.running
         shared.left = 0
         for caller in callers:
-            caller.round = None
+            caller.part = None
             caller.transport.abort()
     return time.perf_counter() - begun
 
 
 async def streams(job: Job) -> dict[str, Measured]:
-    """Many streams at once. A first round, which lets every side open its connections, is no part."""
+    """Many streams at once. A first round, in which connections are opened, does not count."""
     tallies = {name: StreamTally() for name in job.ports}
     spent = dict.fromkeys(job.ports, 0.0)
     for number in range(job.rounds + 1):

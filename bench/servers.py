@@ -1,4 +1,4 @@
-"""The servers that are compared: the upstream itself, the router, and nginx where it is installed."""
+"""What is compared: the upstream itself, the router, and nginx where it is installed."""
 
 import os
 import re
@@ -55,7 +55,7 @@ http {{
 
 
 def start_upstream(events: int, interval_ms: float) -> tuple[Child, int]:
-    """(process, port) of the fixed-reply upstream. It hides its catalogue: the bundled one stays."""
+    """(process, port) of the upstream. It hides its catalogue, so that the bundled one stays."""
     flags = ("--no-models", "--events", str(events), "--interval-ms", str(interval_ms))
     child = Child(module("bench.upstream", *flags), cores()[1])
     try:

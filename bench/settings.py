@@ -1,4 +1,4 @@
-"""How much is measured: the full measurement, and a quick one that only shows that all parts work."""
+"""How much is measured: in full, or quickly, only to show that all parts work."""
 
 from msgspec import Struct
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from llmr.core import capability
 from llmr.core import request as requests
@@ -19,7 +19,11 @@ from llmr.core.telemetry import Learner, Telemetry
 
 # Properties: the same examples on every run, and no example fails for being slow.
 settings.register_profile(
-    "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "tests",
+    derandomize=True,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tests")
 

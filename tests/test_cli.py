@@ -63,7 +63,10 @@ def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("server:\n  prot: 1\n", "config.yaml:2: unknown key 'prot' in server; did you mean 'port'"),
+        (
+            "server:\n  prot: 1\n",
+            "config.yaml:2: unknown key 'prot' in server; did you mean 'port'",
+        ),
         ("server: [\n", "config.yaml:2: not valid YAML"),
         ("limits: {attempts: 0}\n", "config.yaml:1: limits.attempts"),
     ],
@@ -192,7 +195,9 @@ def test_doctor_names_what_to_mend(tmp_path: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(
+    folder: Path, *arguments: str, **env: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`llmr serve` on a free port, once it has said that it is ready."""
     child = subprocess.Popen(
         [sys.executable, "-m", "llmr", "serve", "--port", "0", *arguments],

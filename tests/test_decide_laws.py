@@ -1,7 +1,7 @@
 """The laws of a decision, over random catalogues and random requests."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,19 +11,10 @@ from msgspec.structs import replace
 
 from llmr.core.capability import NAMES
 from llmr.core.catalogue import BATCH, FAULT, Figure, Model, Snapshot
-from llmr.core.decide import (
-    MAY_NOT_FIT,
-    RANKED,
-    SURELY_NOT,
-    Decision,
-    Now,
-    Policy,
-    _Look,
-    _score,
-    decide,
-    explain,
-    rank,
-)
+from llmr.core.decide import Decision, decide
+from llmr.core.explain import explain
+from llmr.core.look import MAY_NOT_FIT, SURELY_NOT, Look, Now
+from llmr.core.ranking import RANKED, losses, rank
 from llmr.core.price import UNKNOWN, Override, Prices
 from llmr.core.request import Request
 from llmr.core.scoring import Terms
@@ -36,89 +27,84 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {}}}
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
-def per_token(hundred_millionths: int) -> Decimal:
-    return Decimal(hundred_millionths).scaleb(-8)
+def priced(prompt: int, completion: int, *overrides: Override) -> Prices:
+    """Prices in hundred-millionths of a USD per token."""
+    base = {"prompt": Decimal(prompt) / 10**8, "completion": Decimal(completion) / 10**8}
+    return Prices(base, overrides)
 
 
-def priced(pair: tuple[int, int], overrides: Sequence[Override] = ()) -> Prices:
-    return Prices(
-        {"prompt": per_token(pair[0]), "completion": per_token(pair[1])}, tuple(overrides)
+def some_prices(code: bytes) -> Prices:
+    """From 0.10 to 180 USD per million tokens: above the cost floor, also a tenth of it."""
+    now, later = [
+        (round(10 * 1.03**first), round(10 * 1.03**second))
+        for first, second in (code[0:2], code[2:4])
+    ]
+    least = (None, None, 100, 4000, 100_000)[code[4] % 5]
+    hours = ((None, None), (900, 1700), (2200, 600))[code[5] % 3]
+    if least is None and hours[0] is None:
+        return priced(*now)
+    return priced(*now, Override(priced(*later).base, least, *hours))
+
+
+def any_prices(code: bytes) -> Prices:
+    """As above, or unknown, or so low that a request costs less than the floor."""
+    if code[6] > 230:
+        return UNKNOWN
+    return priced(code[0] % 4, code[1] % 4) if code[6] > 200 else some_prices(code)
+
+
+ROW_BYTES = 20
+
+
+def row(name: str, code: bytes, prices: Callable[[bytes], Prices]) -> Model:
+    """A row whose every figure one of the bytes chooses."""
+    rare = ("keyless", "expires", BATCH, FAULT)[code[8] % 4] if code[7] > 200 else ""
+    return model(
+        name,
+        upstream="keyless" if rare == "keyless" else "lab",
+        ttft=(1 + code[9] + 256 * (code[10] % 2)) / 20,
+        tpot=(1 + code[11] % 100) / 1000,
+        price=prices(code),
+        quality=Figure((code[12] % 101) / 100, ("estimated", "published")[code[13] % 2], 0.12),
+        supports=[ability for i, ability in enumerate(ABILITIES) if code[14] % 32 & 1 << i]
+        if code[14] > 64
+        else ABILITIES,
+        context=(1_000_000, None, 1500, 8000, 128_000)[code[15] % 5],
+        max_output=(None, None, 300, 4096)[code[16] % 4],
+        reasoning_mandatory=code[17] % 4 == 3,
+        reasoning_default=code[17] % 4 == 1,
+        default_effort=(None, "low", "xhigh")[code[18] % 3],
+        thinks_aloud=code[19] % 2 == 0,
+        expires="2026-08-18" if rare == "expires" else None,
+        barred=rare if rare in (BATCH, FAULT) else None,
     )
 
 
-OVERRIDES = st.builds(
-    lambda pair, least, hours: Override(
-        priced(pair).base,
-        least,
-        *(hours if hours else (None, None)),
-    ),
-    st.tuples(st.integers(10, 4000), st.integers(10, 9000)),
-    st.sampled_from((None, 100, 4000, 100_000)),
-    st.sampled_from((None, (900, 1700), (2200, 600))),
-)
-# Every cost lies above the floor with these, also divided by ten.
-PRICES = st.builds(
-    priced,
-    st.tuples(st.integers(10, 4000), st.integers(10, 9000)),
-    st.one_of(st.just(()), st.just(()), st.lists(OVERRIDES, max_size=2)),
-)
-ANY_PRICES = st.one_of(
-    PRICES,
-    st.just(UNKNOWN),
-    st.builds(priced, st.tuples(st.integers(0, 3), st.integers(0, 3))),
-)
-QUALITIES = st.builds(
-    lambda value, guess: Figure(value / 100, "estimated" if guess else "published", 0.12),
-    st.integers(0, 100),
-    st.booleans(),
-)
+def catalogues(
+    prices: Callable[[bytes], Prices] = any_prices, least: int = 1
+) -> st.SearchStrategy[list[Model]]:
+    """Up to 60 rows, some of which `auto` must not pick."""
 
+    def of(data: bytes) -> list[Model]:
+        starts = range(0, len(data), ROW_BYTES)
+        return [row(name_of(at), data[at : at + ROW_BYTES], prices) for at in starts]
 
-def rows(price: st.SearchStrategy[Prices], least: int = 1) -> st.SearchStrategy[list[Model]]:
-    """Catalogues of up to 60 rows, some of which `auto` must not pick."""
-    one = st.builds(
-        lambda seconds, price, quality, size, thinking, rare: model(
-            upstream="keyless" if rare == "keyless" else "lab",
-            ttft=seconds[0] / 20,
-            tpot=seconds[1] / 1000,
-            price=price,
-            quality=quality,
-            supports=[ability for bit, ability in enumerate(ABILITIES) if thinking[0] & 1 << bit],
-            context=size[0],
-            max_output=size[1],
-            reasoning_mandatory=thinking[1] == "always",
-            reasoning_default=thinking[1] == "usually",
-            default_effort=thinking[2],
-            thinks_aloud=thinking[3],
-            expires="2026-08-18" if rare == "expires" else None,
-            barred=rare if rare in (BATCH, FAULT) else None,
-        ),
-        st.tuples(st.integers(1, 400), st.integers(1, 100)),
-        price,
-        QUALITIES,
-        st.tuples(
-            st.sampled_from((None, 1500, 8000, 128_000, 1_000_000)),
-            st.sampled_from((None, None, 300, 4096)),
-        ),
-        st.tuples(
-            st.integers(0, 15),
-            st.sampled_from(("never", "never", "usually", "always")),
-            st.sampled_from((None, "low", "xhigh")),
-            st.booleans(),
-        ),
-        st.sampled_from((*("",) * 12, "keyless", "expires", BATCH, FAULT)),
-    )
-    lists = st.lists(one, min_size=least, max_size=60)
-    return lists.map(lambda all_: [replace(m, id=name_of(i)) for i, m in enumerate(all_)])
+    def coded(count: int) -> st.SearchStrategy[bytes]:
+        return st.binary(min_size=count * ROW_BYTES, max_size=count * ROW_BYTES)
+
+    counts = [count for count in (8, 3, 1, 2, 5, 13, 21, 34, 60) if count >= least]
+    return st.sampled_from(counts).flatmap(coded).map(of)
 
 
 def name_of(position: int) -> str:
     """Ids in an order that is not that of the rows."""
-    return f"lab/{position * 37 % 101:03d}"
+    return f"lab/{position * 37 % 1201:04d}"
 
 
 WEIGHTS = st.fixed_dictionaries({key: st.integers(1, 50) for key in ("latency", "cost", "quality")})
-TEXTS = st.one_of(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 600_000))
+SIZES = st.one_of(
+    st.sampled_from((100, 4600, 5500, 24_000, 450_000, 3_500_000)), st.integers(0, 9000)
+)
 
 
 def bodies(*, limited: bool = True, sized: bool = True) -> st.SearchStrategy[dict[str, Any]]:
@@ -147,7 +133,7 @@ def bodies(*, limited: bool = True, sized: bool = True) -> st.SearchStrategy[dic
             ],
         },
         fields,
-        TEXTS,
+        SIZES,
         st.sampled_from((False, False, False, True)),
     )
 
@@ -155,12 +141,12 @@ def bodies(*, limited: bool = True, sized: bool = True) -> st.SearchStrategy[dic
 def order(rows: Sequence[Model], asked: Request, now: Now = NOW) -> list[str]:
     """The ids of the ranked rows, best first."""
     of = snapshot(*rows)
-    return [of.models[i].id for i in rank(asked, of, telemetry(of), POLICY, now).order]
+    return [of.models[i].id for i in rank(Look(asked, of, telemetry(of), POLICY, now)).order]
 
 
-def look_at(of: Snapshot, asked: Request, now: Now = NOW) -> _Look:
+def look_at(of: Snapshot, asked: Request, now: Now = NOW) -> Look:
     """The request's look at the rows, at the spread the ranking was made with."""
-    look = _Look(asked, of, telemetry(of), POLICY, now)
+    look = Look(asked, of, telemetry(of), POLICY, now)
     look.spread = MAY_NOT_FIT
     if not any(look.why_not(i) is None for i in of.routable):
         look.spread = SURELY_NOT
@@ -184,7 +170,7 @@ def tried(rows: Sequence[Model], asked: Request, **more: Any) -> Decision:
         raise
 
 
-@given(rows(ANY_PRICES, 2), bodies(), st.data())
+@given(catalogues(least=2), bodies(), st.data())
 def test_adding_or_removing_a_model_never_changes_the_order_of_the_others(
     catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -214,7 +200,7 @@ def rescaled(rows: Sequence[Model], money: Decimal, time: float) -> list[Model]:
 
 
 @given(
-    rows(PRICES),
+    catalogues(some_prices),
     bodies(limited=False, sized=False),
     st.sampled_from(("0.1", "0.37", "3", "100")),
     st.sampled_from((0.01, 0.3, 7.0, 100.0)),
@@ -237,7 +223,7 @@ def test_scaling_all_prices_or_all_latencies_changes_no_order(
 
 
 @given(
-    rows(ANY_PRICES),
+    catalogues(),
     bodies(),
     st.data(),
     st.sampled_from(("0", "0.5", "0.99", "1")),
@@ -263,13 +249,11 @@ def test_a_twin_that_is_cheaper_faster_or_better_never_ranks_lower(
         quality=replace(first.quality, value=first.quality.value + better),
     )
     together = order([*catalogue, twin], asked)
-    if first.id in together and (money != "1" or time < 1 or better) and first.prices.known:
-        assert together.index(twin.id) < together.index(first.id)
-    elif first.id in together and (time < 1 or better):
+    if first.id in together and (first.prices.known or time < 1 or better > 0):
         assert together.index(twin.id) < together.index(first.id)
 
 
-@given(rows(ANY_PRICES), bodies())
+@given(catalogues(), bodies())
 def test_the_pick_is_on_the_pareto_frontier_of_what_passed(
     catalogue: list[Model], fields: dict[str, Any]
 ) -> None:
@@ -288,7 +272,7 @@ def test_the_pick_is_on_the_pareto_frontier_of_what_passed(
         assert not dominates, name
 
 
-@given(rows(ANY_PRICES, 2), bodies(), st.sampled_from(("latency", "cost", "quality")))
+@given(catalogues(least=2), bodies(), st.sampled_from(("latency", "cost", "quality")))
 def test_raising_one_weight_never_makes_the_pick_worse_in_that_dimension(
     catalogue: list[Model], fields: dict[str, Any], dimension: str
 ) -> None:
@@ -330,7 +314,7 @@ def test_equal_scores_at_equal_cost_rank_by_latency(tenths: list[int]) -> None:
     assert found == [f"lab/{90 - n}" for n in sorted(tenths)][:RANKED]
 
 
-@given(rows(ANY_PRICES), bodies())
+@given(catalogues(), bodies())
 def test_the_terms_of_the_explanation_add_up_to_the_score(
     catalogue: list[Model], fields: dict[str, Any]
 ) -> None:
@@ -353,23 +337,23 @@ def test_the_terms_of_the_explanation_add_up_to_the_score(
         assert math.isclose(terms.score, candidate["composite_score"], abs_tol=1e-6)
 
 
-@given(rows(ANY_PRICES), bodies(), st.sampled_from((0.0, 6 * 3600.0, 11 * 3600.0, 3 * DAY)))
+@given(catalogues(), bodies(), st.sampled_from((0.0, 6 * 3600.0, 11 * 3600.0, 3 * DAY)))
 def test_the_fast_loop_and_the_plain_terms_agree(
     catalogue: list[Model], fields: dict[str, Any], later: float
 ) -> None:
     asked, now = request(**fields), Now(NOW.monotonic, NOW.wall + later)
     of = snapshot(*catalogue)
     for spread in (MAY_NOT_FIT, SURELY_NOT):
-        look = _Look(asked, of, telemetry(of), POLICY, now)
+        look = Look(asked, of, telemetry(of), POLICY, now)
         look.spread = spread
-        fast = {index: loss for loss, index in _score(look)}
+        fast = {index: loss for loss, index in losses(look)}
         plain = {i: look.terms(i).score for i in of.routable if look.why_not(i) is None}
         assert fast.keys() == plain.keys()
         sums = [fast[index] + plain[index] for index in fast]
         assert not sums or max(sums) - min(sums) < 1e-9
 
 
-@given(rows(ANY_PRICES), bodies())
+@given(catalogues(), bodies())
 def test_the_ranking_is_a_plain_sort_of_what_passed(
     catalogue: list[Model], fields: dict[str, Any]
 ) -> None:
@@ -383,10 +367,10 @@ def test_the_ranking_is_a_plain_sort_of_what_passed(
 
     of = snapshot(*catalogue)
     assert order(catalogue, asked) == sorted(passed, key=documented)[:RANKED]
-    assert rank(asked, of, telemetry(of), POLICY, NOW).passed == len(passed)
+    assert rank(Look(asked, of, telemetry(of), POLICY, NOW)).passed == len(passed)
 
 
-@given(rows(ANY_PRICES), bodies(), st.data())
+@given(catalogues(), bodies(), st.data())
 def test_a_decision_can_be_worked_out_again_from_what_it_keeps(
     catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -402,7 +386,7 @@ def test_a_decision_can_be_worked_out_again_from_what_it_keeps(
 
 @settings(max_examples=50)
 @given(
-    rows(ANY_PRICES, 3),
+    catalogues(least=3),
     st.lists(
         st.tuples(bodies(), st.sampled_from((0.0, 6 * 3600.0, 11 * 3600.0, DAY, 7 * DAY))),
         min_size=2,
@@ -416,11 +400,11 @@ def test_what_is_remembered_between_decisions_changes_none(
     shared = telemetry(of)
     for fields, later in [*asks, *reversed(asks)]:
         asked, now = request(**fields), Now(NOW.monotonic + later, NOW.wall + later)
-        remembered = rank(asked, of, shared, POLICY, now)
-        assert remembered == rank(asked, of, telemetry(of), POLICY, now)
+        remembered = rank(Look(asked, of, shared, POLICY, now))
+        assert remembered == rank(Look(asked, of, telemetry(of), POLICY, now))
 
 
-@given(rows(ANY_PRICES), bodies(), st.data())
+@given(catalogues(), bodies(), st.data())
 def test_the_explanation_lists_every_row_once_and_the_pick_among_the_candidates(
     catalogue: list[Model], fields: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -434,7 +418,7 @@ def test_the_explanation_lists_every_row_once_and_the_pick_among_the_candidates(
     assert told["selected_model"] == told["chain"][0]
 
 
-@given(rows(ANY_PRICES), bodies())
+@given(catalogues(), bodies())
 def test_what_auto_picks_can_do_all_the_request_needs(
     catalogue: list[Model], fields: dict[str, Any]
 ) -> None:

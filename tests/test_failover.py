@@ -215,19 +215,26 @@ def test_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> Non
 def test_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
     server: Server, sandbox: Control
 ) -> None:
-    first = server.chat(model="auto").headers["x-llmr-model"]
-    seen = []
+    seen: list[str] = []
+    killed = ""
     for number in range(200):
         if number == 50:
-            sandbox.fault(first, status(503))
+            killed = seen[-1]
+            sandbox.fault(killed, status(503))
         reply = server.chat(model="auto", stream=number % 2 == 0)
         assert reply.status == 200
         assert reply.text().startswith(CANONICAL_ANSWER)
         seen.append(reply.headers["x-llmr-model"])
-    assert seen[:50].count(first) > 0
-    assert seen[50:].count(first) == 0
-    probes = [a for a in sandbox.attempts(first) if a["status"] == 503]
-    assert 1 <= len(probes) <= 10
+    assert killed in seen[:50]
+    assert killed not in seen[50:]
+    failed = [a for a in sandbox.attempts(killed) if a["status"] == 503]
+    assert 1 <= len(failed) <= 10
+
+
+def test_free_rows_are_used_within_their_allowance(server: Server, sandbox: Control) -> None:
+    models = [server.chat(model="auto:cost").headers["x-llmr-model"] for _ in range(25)]
+    assert sum(name.endswith(":free") for name in models) == 20
+    assert server.request("GET", "/health").json["cooling"]["openrouter:free"]["seconds_left"] > 30
 
 
 # --- callers who leave ---
@@ -282,9 +289,7 @@ def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) ->
     assert (told["outcome"], told["model"]) == ("ok", OTHER)
 
 
-def test_connections_are_used_again_and_none_is_left_over(
-    server: Server, sandbox: Control
-) -> None:
+def test_connections_are_used_again_and_none_is_left_over(server: Server, sandbox: Control) -> None:
     replies: list[Reply] = [server.chat(model=MODEL, stream=n % 2 == 0) for n in range(20)]
     assert all(reply.status == 200 for reply in replies)
     assert len({attempt["connection"] for attempt in sandbox.attempts()}) == 1

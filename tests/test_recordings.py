@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -224,7 +225,7 @@ def relayed(events: list[Event], include_usage: bool) -> bytes:
 
 def places(data: bytes) -> list[int]:
     """Every offset of short recordings; of long ones a part, all of them near lines' ends."""
-    step = 1 + len(data) // 6000
+    step = 1 + len(data) // 4000
     offsets = set(range(1, len(data), step))
     if step > 1:
         ends = [i for i, byte in enumerate(data) if byte in b"\r\n" or byte > 127]
@@ -243,11 +244,19 @@ def test_a_cut_at_any_offset_changes_nothing(name: str) -> None:
             assert [relayed(events, asked) for asked in (True, False)] == expected, offset
 
 
+def folded(data: bytes) -> bytes:
+    """The same stream with every event on two lines, cut after its first field."""
+    return re.sub(rb'^(data: \{"\w+": ?[^,{[]+,)', rb"\1\ndata:", data, flags=re.MULTILINE)
+
+
 @pytest.mark.parametrize("end", [b"\r\n", b"\r"], ids=["CRLF", "CR"])
-@pytest.mark.parametrize("name", [n for n in STREAMS if len(stream_bytes(n)) < 4000])
+@pytest.mark.parametrize("name", [n for n in WHOLE_STREAMS if len(stream_bytes(n)) < 4000])
 def test_other_line_ends_change_nothing_wherever_they_are_cut(name: str, end: bytes) -> None:
-    data = b"\xef\xbb\xbf" + stream_bytes(name).replace(b"\n", end)
-    expected = relayed(read([stream_bytes(name)]), True)
+    recorded = folded(stream_bytes(name))
+    assert recorded.count(b"\n") > stream_bytes(name).count(b"\n")
+    expected = relayed(read([recorded]), True)
+    same(read_stream(expected), read_stream(stream_bytes(name)))
+    data = b"\xef\xbb\xbf" + recorded.replace(b"\n", end)
     for offset in range(1, len(data)):
         assert relayed(read([data[:offset], data[offset:]]), True) == expected, offset
 
@@ -334,6 +343,18 @@ def test_a_whole_answer_becomes_a_stream_where_one_was_asked(
     got, recorded = read_stream(reply.body), read_json(body)
     same(got, recorded)
     assert got.extras == recorded.extras
+
+
+def test_several_tool_calls_of_a_whole_answer_stay_apart_in_a_stream(
+    router: Server, sandbox: Control
+) -> None:
+    body = record("responses", "openai-parallel-tools")["body"]
+    (call,) = body["choices"][0]["message"]["tool_calls"]
+    body["choices"][0]["message"]["tool_calls"] = [{**call, "id": f"call_{n}"} for n in range(3)]
+    play(sandbox, json.dumps(body).encode(), headers=JSON)
+    got = read_stream(ask(router, True).body)
+    assert [got.choices[0].tool_calls[n].id for n in range(3)] == ["call_0", "call_1", "call_2"]
+    assert got.choices == read_json(json.dumps(body).encode()).choices
 
 
 # --- errors ---

@@ -79,7 +79,11 @@ def test_only_what_the_contract_names_is_taken_out_of_the_body(
 
 
 def test_the_callers_credentials_and_addresses_go_nowhere(shared: Server, sandbox: Control) -> None:
-    headers = {"authorization": "Bearer caller-secret", "cookie": "a=b", "x-forwarded-for": "1.2.3.4"}
+    headers = {
+        "authorization": "Bearer caller-secret",
+        "cookie": "a=b",
+        "x-forwarded-for": "1.2.3.4",
+    }
     body = {"model": MODEL, "messages": HI, "base_url": "http://127.0.0.1:1", "api_key": "x"}
     assert shared.request("POST", "/v1/chat/completions", body, headers).status == 200
     sent = sandbox.attempts()[0]
@@ -195,7 +199,12 @@ def test_without_a_key_the_answer_says_what_to_set() -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/route", 405), ("PUT", "/cache", 405), ("GET", "/v1/x", 404)],
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/route", 405),
+        ("PUT", "/cache", 405),
+        ("GET", "/v1/x", 404),
+    ],
 )
 def test_unknown_paths_and_methods_are_clean_errors(
     shared: Server, method: str, path: str, status: int
@@ -216,7 +225,9 @@ def test_keys_are_asked_for_and_compared(sandbox_process: SandboxProcess) -> Non
             headers = {} if value is None else {"authorization": value}
             reply = server.chat(model="auto", headers=headers)
             assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
-        assert server.chat(model="auto", headers={"authorization": "Bearer right-key"}).status == 200
+        assert (
+            server.chat(model="auto", headers={"authorization": "Bearer right-key"}).status == 200
+        )
         assert server.request("GET", "/models").status == 401
         for path in ("/livez", "/readyz", "/health", "/docs", "/openapi.json"):
             assert server.request("GET", path).status == 200
@@ -232,9 +243,7 @@ def test_a_decision_is_shown_to_its_own_caller_only(sandbox_process: SandboxProc
         assert (reply.status, reply.error["code"]) == (404, "decision_not_found")
 
 
-@pytest.mark.parametrize(
-    "headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}]
-)
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
 def test_an_open_router_answers_no_other_site(shared: Server, headers: dict[str, str]) -> None:
     assert shared.chat(model="auto", headers=headers).status == 403
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmr import bundle
-from llmr.core.decide import Now, Policy, decide, explain
+from llmr.core.decide import Now, Policy, decide
+from llmr.core.explain import explain
 from llmr.core.request import PRIORITIES, Request, grid
 from llmr.core.telemetry import Learner
 
@@ -38,15 +39,13 @@ COLOURS = {
     "quality": ("#93346c", "#bd5a97"),
 }
 SHAPES = """\
-text { font-family: -apple-system, BlinkMacSystemFont, "Segoe UI", "Noto Sans", Helvetica, Arial,
-  sans-serif; font-size: 12px; }
+text { font-size: 12px; font-family: -apple-system, "Segoe UI", "Noto Sans", Arial, sans-serif; }
 .mono { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
   font-size: 11px; }
 .title { font-size: 15px; font-weight: 600; }
 .bold { font-weight: 600; }
-.way, .side { fill: none; }
-.way { stroke-width: 2; }
-.side { stroke-width: 1.3; }
+.way { fill: none; stroke-width: 2; }
+.side { fill: none; stroke-width: 1.3; }
 .pure { fill: none; stroke-dasharray: 4 4; }
 """
 RULES = """\
@@ -77,18 +76,15 @@ def picture(title: str, told: str, height: int, parts: list[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" role="img" aria-labelledby="title told">'
     )
-    card = f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="12"/>'
-    return "\n".join(
-        [
-            head,
-            f'<title id="title">{escape(title)}</title>',
-            f'<desc id="told">{escape(told)}</desc>',
-            f"<style>\n{style}</style>",
-            card,
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    lines = [
+        head,
+        f'<title id="title">{escape(title)}</title>',
+        f'<desc id="told">{escape(told)}</desc>',
+        f"<style>\n{style}</style>",
+        rect("card", 0.5, 0.5, WIDTH - 1, height - 1, 12),
+        *parts,
+    ]
+    return "\n".join([*lines, "</svg>\n"])
 
 
 def text(

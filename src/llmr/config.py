@@ -59,7 +59,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """A model of an upstream's own, as its owner describes it; an absent price is unknown, not 0."""
+    """A model of an upstream's own, as its owner describes it. An absent price is unknown."""
 
     id: Annotated[str, Meta(min_length=1)]
     context_length: Annotated[int, Meta(gt=0)] | None = None

@@ -8,18 +8,17 @@ import logging
 import time
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-from msgspec import Struct, field
 from msgspec.structs import replace
 
-from llmr import __version__
+from llmr import __version__, accounting
 from llmr.cache.flight import Flight
 from llmr.cache.key import cache_key, deterministic
 from llmr.cache.memory import Entry, Memory
+from llmr.cache.rules import CacheRules, cache_rules, storable
 from llmr.config import Config, UpstreamConfig
-from llmr.core import price
 from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
@@ -29,56 +28,14 @@ from llmr.core.telemetry import Learner
 from llmr.errors import ApiError, ConfigError
 from llmr.execution.executor import Call, Executor, Limits, Outcome
 from llmr.observe.decisions import Decisions
-from llmr.observe.record import Record
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
+from llmr.ticket import AnswerSink, Ticket
 from llmr.upstreams.http import Origin
 
 log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
-STORED_FINISHES = frozenset(("stop", "tool_calls", "function_call"))
-OPENROUTER_HOST = "openrouter.ai"
-
-
-class Ticket(Struct, gc=True):
-    """One request on its way through: what the surfaces put into headers and bodies.
-
-    Times are monotonic seconds. `cache` is hit, miss, joined or bypass.
-    """
-
-    surface: str
-    tenant: bytes
-    received: float
-    decision: Decision | None = None
-    decision_id: str | None = None
-    cache: str = "bypass"
-    cache_age_s: float | None = None
-    model: Model | None = None
-    outcome: Outcome | None = None
-    cost_usd: Decimal | None = None
-    cost_source: str = "unknown"
-    decided: float | None = None
-    sent: float | None = None
-    phases: dict[str, float] = field(default_factory=dict)
-
-
-class AnswerSink(Protocol):
-    """Where a surface takes its answer. A whole answer comes by `whole`, a stream by the others."""
-
-    async def begin(self, ticket: Ticket) -> None: ...
-
-    async def write(self, data: bytes) -> None: ...
-
-    async def whole(self, ticket: Ticket, completion: bytes) -> None: ...
-
-
-class CacheRules(Struct, frozen=True):
-    """What a caller's `Cache-Control` allows."""
-
-    lookup: bool = True
-    store: bool = True
-    max_age_s: float | None = None
 
 
 class Gateway:
@@ -299,7 +256,7 @@ class Gateway:
         async def work() -> Outcome:
             try:
                 outcome = await self.executor.run(call, flight if call.stream else None)
-                if rules.store and _storable(outcome, call.decision):
+                if rules.store and storable(outcome, call.decision):
                     self._store(key, outcome)
                 return outcome
             finally:
@@ -400,7 +357,7 @@ class Gateway:
         if ticket.cache == "joined":
             ticket.cost_usd, ticket.cost_source = Decimal(0), "joined"
         elif outcome.model is not None:
-            ticket.cost_usd, ticket.cost_source = cost_of(outcome)
+            ticket.cost_usd, ticket.cost_source = accounting.cost_of(outcome)
 
     def _finish(
         self, ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool
@@ -410,42 +367,13 @@ class Gateway:
         if outcome is not None and ticket.cost_source == "unknown":
             self._settle(ticket, outcome)
         attempts = outcome.attempts if outcome is not None else []
-        if any(a.outcome not in ("ok", "client_closed") for a in attempts):
-            cooling = self.learner.cooling(now)
-            self.telemetry = replace(self.telemetry, cooling=cooling)
-        error = error or (outcome.error if outcome is not None else None)
-        own = outcome is not None and ticket.cache not in ("hit", "joined")
-        usage = (outcome.usage or {}) if outcome is not None and own else {}
-        if gone:
-            word = "client_closed"
-        elif error is None:
-            word = "ok"
-        else:
-            word = "cut" if outcome is not None and outcome.committed else "error"
-        router_s = (ticket.sent or now) - ticket.received if not gone or ticket.sent else 0.0
-        record = Record(
-            surface=ticket.surface,
-            outcome=word,
-            cache=ticket.cache,
-            model=ticket.model.id if ticket.model is not None else None,
-            upstream=ticket.model.upstream if ticket.model is not None else None,
-            status=error.status if error is not None else 499 if gone else 200,
-            stream=request.stream if request is not None else False,
-            total_s=now - ticket.received,
-            ttft_s=outcome.ttft_s if outcome is not None else None,
-            router_s=router_s,
-            attempts=[(a.model, a.upstream, a.outcome) for a in attempts] if own else [],
-            prompt_tokens=_tokens(usage, "prompt_tokens"),
-            completion_tokens=_tokens(usage, "completion_tokens"),
-            cost_usd=ticket.cost_usd,
-            cost_source=ticket.cost_source,
-            error=error.code if error is not None else None,
-            ended=now,
-        )
+        if outcome is not None and outcome.cooled:
+            self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
+        record = accounting.record(ticket, request, error, gone, now)
         for observe in self.observers:
             observe(record)
         if ticket.decision_id is not None:
-            self.decisions.close(ticket.decision_id, _told(record, attempts, usage, error))
+            self.decisions.close(ticket.decision_id, accounting.told(record, attempts))
 
     # --- for the other routes ---
 
@@ -544,77 +472,3 @@ def _with_usage(body: Body) -> bytes:
     """The caller's stream options with the usage chunk the router needs for its accounts."""
     options = body.get("stream_options", dict[str, Any], "an object") or {}
     return msgspec.json.encode({**options, "include_usage": True})
-
-
-def _storable(outcome: Outcome, decision: Decision) -> bool:
-    """Whether an answer may stand for the next identical request: whole, and the first choice's."""
-    first = decision.model
-    if outcome.error is not None or outcome.degraded or outcome.model is not first:
-        return False
-    completion = outcome.completion or {}
-    choices = completion.get("choices") or ()
-    return bool(choices) and all(
-        choice.get("finish_reason") in STORED_FINISHES
-        and not (choice.get("message") or {}).get("refusal")
-        for choice in choices
-    )
-
-
-def cost_of(outcome: Outcome) -> tuple[Decimal | None, str]:
-    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
-    usage, model = outcome.usage, outcome.model
-    if usage is None or model is None:
-        return None, "unknown"
-    reported = price.amount(usage.get("cost"))
-    if reported is not None:
-        details = usage.get("cost_details")
-        if usage.get("is_byok") and isinstance(details, dict):
-            reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
-        return reported, "reported"
-    moment = time.gmtime()
-    hhmm = moment.tm_hour * 100 + moment.tm_min
-    prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
-    found = price.cost(prices, usage)
-    if found is None:
-        return None, "unknown"
-    return found, "estimated" if outcome.usage_estimated else "computed"
-
-
-def _tokens(usage: Mapping[str, Any], key: str) -> int:
-    value = usage.get(key)
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _told(
-    record: Record, attempts: list[Any], usage: Mapping[str, Any], error: ApiError | None
-) -> dict[str, Any]:
-    """What a kept decision says of its end: kinds and counts, no words of prompt or answer."""
-    return {
-        "outcome": record.outcome,
-        "status": record.status,
-        "model": record.model,
-        "cache": record.cache,
-        "attempts": [msgspec.to_builtins(a) for a in attempts],
-        "total_ms": round(record.total_s * 1000, 3),
-        "first_token_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 3),
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-        "cost_usd": None if record.cost_usd is None else float(record.cost_usd),
-        "cost_source": record.cost_source,
-        "error": error.code if error is not None else None,
-    }
-
-
-def cache_rules(header: str | None) -> CacheRules:
-    """The caller's `Cache-Control`: no-store, no-cache and max-age are obeyed."""
-    if not header:
-        return CacheRules()
-    words = [word.strip().lower() for word in header.split(",")]
-    max_age = None
-    for word in words:
-        name, _, value = word.partition("=")
-        if name == "max-age" and value.strip('"').isdigit():
-            max_age = float(value.strip('"'))
-    store = "no-store" not in words
-    lookup = store and "no-cache" not in words and max_age != 0
-    return CacheRules(lookup, store, max_age)

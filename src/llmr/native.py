@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from llmr.core.decide import Decision, reason, top, weights_used
+from llmr.core.decide import Decision
+from llmr.core.explain import reason, top, weights_used
 from llmr.execution.executor import Outcome
-from llmr.gateway import Ticket
+from llmr.ticket import Ticket
 
 _encode = msgspec.json.encode
 

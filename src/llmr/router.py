@@ -13,9 +13,10 @@ from llmr import config as configuration
 from llmr.config import Config
 from llmr.core.body import Body
 from llmr.errors import ApiError
-from llmr.gateway import Gateway, Ticket
+from llmr.gateway import Gateway
 from llmr.listing import model_rows
 from llmr.native import native, summarised
+from llmr.ticket import Ticket
 
 TENANT = b"library"
 AHEAD = 64  # pieces of a stream the reader may be behind

@@ -11,7 +11,7 @@ import msgspec
 from llmr import config as configuration
 from llmr.cli.output import ms, print_json, say, table, usd
 from llmr.core.body import Body
-from llmr.core.decide import explain
+from llmr.core.explain import explain
 from llmr.gateway import Gateway
 from llmr.router import Router
 

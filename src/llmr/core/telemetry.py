@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from llmr.core.allowance import Allowance
 from llmr.core.catalogue import Snapshot
 
 PRIOR_WEIGHT = 20.0  # a prior counts as much as this many samples
@@ -64,6 +65,7 @@ class Learner:
         self._cooling: dict[str, tuple[float, str]] = {}
         self._strikes: dict[str, int] = {}
         self._version = 0
+        self.allowances: dict[str, Allowance] = {}
         self.changed = True
 
     def observe(self, target: str, ttft_s: float | None, tpot_s: float | None) -> None:
@@ -89,6 +91,13 @@ class Learner:
         """The targets and accounts that are to be left alone at `now`."""
         self._cooling = {k: v for k, v in self._cooling.items() if v[0] > now}
         return dict(self._cooling)
+
+    def sent_free(self, upstream: str, now: float) -> bool:
+        """Count a request to a free row; True where that used the allowance up for now."""
+        until = self.allowances.setdefault(upstream, Allowance()).take(now)
+        if until is not None:
+            self._cooling[f"{upstream}:free"] = (until, "free_limit")
+        return until is not None
 
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
         """The vector for `snapshot` as of now."""

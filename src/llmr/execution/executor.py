@@ -22,6 +22,7 @@ from llmr.core.scoring import Terms
 from llmr.core.sse import EventReader, EventTooLarge
 from llmr.core.telemetry import Learner
 from llmr.errors import ApiError
+from llmr.execution.failures import completion_in, error_event, final, of_transport
 from llmr.upstreams.base import ReadTimeout, Response, Send, TransportError, Upstream
 
 CHAT = "/chat/completions"
@@ -86,7 +87,7 @@ class Outcome(Struct):
     ttft_s: float | None = None
     upstream_s: float = 0.0
     degraded: int = 0
-    fallback: bool = False
+    cooled: bool = False
 
 
 class Sink(Protocol):
@@ -140,7 +141,7 @@ class Executor:
         finally:
             outcome.upstream_s = loop.time() - begun
         if not whole:
-            outcome.error = _final(failures)
+            outcome.error = final(failures)
             if outcome.committed and sink is not None:
                 await sink.write(error_event(outcome.error))
         return outcome
@@ -203,14 +204,16 @@ class _Run:
             self.model.id, self.model.upstream, round((self.started - self.begun) * 1000, 1)
         )
         self.outcome.attempts.append(record)
-        self.outcome.fallback = len(self.outcome.attempts) > 1
+        if self.model.free:
+            learner = self.executor._learner
+            self.outcome.cooled |= learner.sent_free(self.model.upstream, time.monotonic())
         failure: Failure | None = None
         try:
             await self._exchange(record)
         except Failure as error:
             failure = error
         except TransportError as error:
-            failure = _of_transport(error, self.outcome.committed)
+            failure = of_transport(error, self.outcome.committed)
         except ReadTimeout:
             failure = Failure(classify.TIMEOUT, self._timeout_text())
         except EventTooLarge:
@@ -227,6 +230,7 @@ class _Run:
         record.message = failure.message
         record.status = failure.status or record.status
         self.executor.note(self.model, failure)
+        self.outcome.cooled = True
         return failure
 
     # --- limits ---
@@ -242,14 +246,8 @@ class _Run:
         return min(self.started + max(FIRST_EVENT_LEAST_S, wait), self.call.deadline)
 
     def _expected(self) -> Terms:
-        from llmr.core.decide import _Look
-
         decision = self.call.decision
-        look = _Look(
-            decision.request, decision.snapshot, decision.telemetry, decision.policy, decision.now
-        )
-        index = decision.snapshot.models.index(self.model)
-        return look.terms(index)
+        return decision.look().terms(decision.snapshot.models.index(self.model))
 
     def _timeout_text(self) -> str:
         waited = self.loop.time() - self.started
@@ -306,7 +304,7 @@ class _Run:
 
     async def _whole(self, response: Response) -> None:
         body = await self._body(response, ANSWER_LIMIT, self.first_until)
-        completion = _completion(body)
+        completion = completion_in(body)
         self.outcome.ttft_s = self.loop.time() - self.begun
         usage = completion.get("usage")
         self._succeed(usage if isinstance(usage, dict) else None, completion)
@@ -433,88 +431,8 @@ class _Run:
             response.close()
 
 
-def _completion(body: bytes) -> dict[str, Any]:
-    """The completion object in a 200 reply; raises `Failure` for anything that is none."""
-    try:
-        parsed = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Failure(classify.INVALID, "the upstream's answer is not JSON") from None
-    if not isinstance(parsed, dict):
-        raise Failure(classify.INVALID, "the upstream's answer is not an object")
-    choices = parsed.get("choices")
-    if parsed.get("error") or (not choices and "detail" in parsed):
-        raise classify.from_event(parsed.get("error") or parsed["detail"])
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Failure(classify.INVALID, "the upstream's answer has no choices")
-    for choice in choices:
-        if isinstance(choice, dict) and choice.get("error"):
-            raise classify.from_event(choice["error"])
-        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
-            raise Failure(classify.CUT, "the upstream ended the answer with an error")
-    return parsed
-
-
 def _larger(decision: Decision, chain: list[int], model: Model) -> list[int]:
     """The targets left whose context window is larger than the one that was too small."""
     models = decision.snapshot.models
     least = model.context_length or 0  # unknown: any known window may be larger
     return [i for i in chain if (models[i].context_length or least + 1) > least]
-
-
-def _of_transport(error: TransportError, committed: bool) -> Failure:
-    if error.kind in ("closed", "reset") and committed:
-        return Failure(
-            classify.CUT, "the upstream closed the connection in the middle of the answer"
-        )
-    if error.kind == "busy":
-        return Failure(classify.BUSY, str(error))
-    if error.kind == "connect_timeout":
-        return Failure(classify.TIMEOUT, str(error))
-    if error.kind in ("protocol", "too_large", "closed"):
-        return Failure(classify.INVALID, str(error))
-    return Failure(classify.TRANSPORT, str(error))
-
-
-def _final(failures: list[tuple[Model, Failure]]) -> ApiError:
-    """The error the caller sees once nothing is left to try."""
-    if not failures:
-        text = "The deadline passed before an attempt could begin."
-        return ApiError(504, "deadline_exceeded", text, retryable=True)
-    model, failure = failures[-1]
-    if len(failures) > 1 and not failure.kind.own_status:
-        return _all_failed(failures)
-    kind = failure.kind
-    status = failure.status if kind.own_status and failure.status else kind.status
-    if kind.own_status:
-        message = failure.message
-    else:
-        message = f"{model.id} on {model.upstream} failed: {failure.message}."
-        if kind is classify.CREDENTIALS:
-            message += f" Check the key of upstream {model.upstream!r}."
-    return ApiError(
-        status,
-        (failure.code if kind.own_status else None) or kind.code,
-        message,
-        param=failure.param,
-        retry_after_s=failure.retry_after_s,
-        retryable=kind.retryable,
-    )
-
-
-def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
-    told = "; ".join(f"{m.id} on {m.upstream}: {f.message}" for m, f in failures)
-    kinds = {failure.kind for _, failure in failures}
-    waits = [f.retry_after_s for _, f in failures if f.retry_after_s is not None]
-    same = kinds.pop() if len(kinds) == 1 else None
-    return ApiError(
-        same.status if same else 503,
-        same.code if same else "all_attempts_failed",
-        f"All {len(failures)} attempts failed. {told}.",
-        retry_after_s=min(waits) if waits else None,
-        retryable=any(failure.kind.retryable for _, failure in failures),
-    )
-
-
-def error_event(error: ApiError) -> bytes:
-    """An error on a started stream: one event, after which the stream ends without `[DONE]`."""
-    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"

@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmr.core.decide import Decision, explain
+from llmr.core.decide import Decision
+from llmr.core.explain import explain
 from llmr.errors import ApiError
 
 KEPT = 1000

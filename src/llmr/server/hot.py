@@ -13,9 +13,10 @@ import msgspec
 
 from llmr.core.body import Body
 from llmr.errors import ApiError
-from llmr.gateway import Gateway, Ticket
+from llmr.gateway import Gateway
 from llmr.native import native
 from llmr.server.responder import Headers, Responder
+from llmr.ticket import Ticket
 
 HOT = {"/v1/chat/completions": "v1", "/route": "route"}
 JSON = (b"content-type", b"application/json")

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from llmr import __version__
 from llmr.core.body import Body
-from llmr.core.decide import explain
+from llmr.core.explain import explain
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
 from llmr.listing import model_rows

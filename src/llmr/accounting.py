@@ -1,0 +1,96 @@
+"""What a finished request cost, and its record."""
+
+import time
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from llmr.core import price
+from llmr.core.request import Request
+from llmr.errors import ApiError
+from llmr.execution.executor import Attempt, Outcome
+from llmr.observe.record import Record
+from llmr.ticket import Ticket
+
+
+def record(
+    ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool, now: float
+) -> Record:
+    """The record of a request that ended at monotonic time `now`; `gone`: its caller left."""
+    outcome = ticket.outcome
+    error = error or (outcome.error if outcome is not None else None)
+    own = outcome is not None and ticket.cache not in ("hit", "joined")
+    usage = outcome.usage or {} if outcome is not None and own else {}
+    attempts = outcome.attempts if outcome is not None and own else []
+    return Record(
+        surface=ticket.surface,
+        outcome=_word(outcome, error, gone),
+        cache=ticket.cache,
+        model=ticket.model.id if ticket.model is not None else None,
+        upstream=ticket.model.upstream if ticket.model is not None else None,
+        status=error.status if error is not None else 499 if gone else 200,
+        stream=request is not None and request.stream,
+        total_s=now - ticket.received,
+        ttft_s=outcome.ttft_s if outcome is not None else None,
+        router_s=(ticket.sent or now) - ticket.received,
+        attempts=[(a.model, a.upstream, a.outcome) for a in attempts],
+        prompt_tokens=_tokens(usage, "prompt_tokens"),
+        completion_tokens=_tokens(usage, "completion_tokens"),
+        cost_usd=ticket.cost_usd,
+        cost_source=ticket.cost_source,
+        error=error.code if error is not None else None,
+        ended=now,
+    )
+
+
+def _word(outcome: Outcome | None, error: ApiError | None, gone: bool) -> str:
+    if gone:
+        return "client_closed"
+    if error is None:
+        return "ok"
+    return "cut" if outcome is not None and outcome.committed else "error"
+
+
+def cost_of(outcome: Outcome) -> tuple[Decimal | None, str]:
+    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
+    usage, model = outcome.usage, outcome.model
+    if usage is None or model is None:
+        return None, "unknown"
+    reported = price.amount(usage.get("cost"))
+    if reported is not None:
+        details = usage.get("cost_details")
+        if usage.get("is_byok") and isinstance(details, dict):
+            reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
+        return reported, "reported"
+    moment = time.gmtime()
+    hhmm = moment.tm_hour * 100 + moment.tm_min
+    prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
+    found = price.cost(prices, usage)
+    if found is None:
+        return None, "unknown"
+    return found, "estimated" if outcome.usage_estimated else "computed"
+
+
+def _tokens(usage: Mapping[str, Any], key: str) -> int:
+    value = usage.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def told(record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """What a kept decision says of its end: kinds and counts, no words of prompt or answer."""
+    return {
+        "outcome": record.outcome,
+        "status": record.status,
+        "model": record.model,
+        "cache": record.cache,
+        "attempts": [msgspec.to_builtins(a) for a in attempts],
+        "total_ms": round(record.total_s * 1000, 3),
+        "first_token_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 3),
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "cost_usd": None if record.cost_usd is None else float(record.cost_usd),
+        "cost_source": record.cost_source,
+        "error": record.error,
+    }

@@ -1,0 +1,198 @@
+"""One request looking at the catalogue: the filters, and the estimates, row by row."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from llmr.core import capability
+from llmr.core.catalogue import Model, Snapshot
+from llmr.core.request import Request
+from llmr.core.scoring import Terms, terms
+from llmr.core.telemetry import Telemetry
+
+COLUMNS_KEPT = 256  # some 10 KB each
+
+# Spread of the token estimate, measured over kinds of text and tokenizers.
+MAY_NOT_FIT, SURELY_NOT = 1.3, 0.6
+
+LIMITS = ("max_latency_ms", "max_cost_per_1k", "max_cost_usd")
+INFINITE = math.inf
+
+Rates = tuple[float, float, float]  # USD per prompt token, per output token, per request
+
+
+class Policy(Struct, frozen=True):
+    """What the configuration says about routing. `usable` upstreams have the key they need."""
+
+    usable: frozenset[str]
+    fallback_models: tuple[str, ...] = ()
+    attempts: int = 3
+
+
+class Now(Struct, frozen=True):
+    """The instant of a decision: monotonic seconds for health, UTC for prices by the hour."""
+
+    monotonic: float
+    wall: float
+
+    def utc(self) -> tuple[int, int, str]:
+        """(HHMM, weekday with Monday = 0, ISO date)."""
+        moment = datetime.fromtimestamp(self.wall, UTC)
+        return moment.hour * 100 + moment.minute, moment.weekday(), moment.date().isoformat()
+
+
+class Look:
+    """One request looking at the rows of one snapshot: what each would cost, and why not.
+
+    Times are read from `now` only when something depends on them.
+    """
+
+    __slots__ = ("_utc", "now", "policy", "request", "snapshot", "spread", "telemetry")
+
+    def __init__(
+        self,
+        request: Request,
+        snapshot: Snapshot,
+        telemetry: Telemetry,
+        policy: Policy,
+        now: Now,
+    ) -> None:
+        self.request = request
+        self.snapshot = snapshot
+        self.telemetry = telemetry
+        self.policy = policy
+        self.now = now
+        self.spread = SURELY_NOT
+        self._utc: tuple[int, int, str] | None = None
+
+    @property
+    def utc(self) -> tuple[int, int, str]:
+        """(HHMM, weekday with Monday = 0, ISO date) of this moment."""
+        if self._utc is None:
+            self._utc = self.now.utc()
+        return self._utc
+
+    @property
+    def limited(self) -> bool:
+        """Whether the caller set a limit on latency or cost."""
+        return any(getattr(self.request, name) is not None for name in LIMITS)
+
+    @property
+    def regime(self) -> tuple[int, int, int]:
+        """Which stretch between the sizes and hours at which prices change this request lies in."""
+        sizes, times = self.snapshot.price_edges
+        size = bisect_left(sizes, self.request.prompt_tokens)
+        if not times:
+            return size, 0, 0
+        hhmm, day, _ = self.utc
+        return size, bisect_right(times, hhmm), day
+
+    def column(self, key: tuple[Any, ...], work_out: Callable[[], Any]) -> Any:
+        """A column of figures, kept with the telemetry it was worked out from."""
+        columns = self.telemetry.columns
+        found = columns.get(key)
+        if found is None:
+            if len(columns) >= COLUMNS_KEPT:
+                columns.clear()
+            found = columns[key] = work_out()
+        return found
+
+    @property
+    def rates(self) -> list[Rates | None]:
+        """The rates of every row as they apply to this request; worked out once per stretch."""
+        size, models = self.request.prompt_tokens, self.snapshot.models
+
+        def work_out() -> list[Rates | None]:
+            hhmm, day, _ = self.utc
+            return [
+                _floats(model.prices.at(size, hhmm, day)) if model.prices.known else None
+                for model in models
+            ]
+
+        found: list[Rates | None] = self.column(
+            ("rates", self.snapshot.version, self.regime), work_out
+        )
+        return found
+
+    def terms(self, index: int) -> Terms:
+        """The terms of the request on one row."""
+        telemetry = self.telemetry
+        return terms(
+            self.snapshot.models[index],
+            telemetry.ttft_s[index],
+            telemetry.tpot_s[index],
+            self.rates[index],
+            self.request,
+        )
+
+    def unfit(self, model: Model, skip: str = "") -> str | None:
+        """Why a row cannot do what the request needs, or None; `skip` leaves one filter out."""
+        request = self.request
+        missing = request.needs & ~model.supports
+        if missing and skip != "capability":
+            return "lacks " + ", ".join(capability.names(missing))
+        if skip != "context" and self.tokens_needed() > (model.context_length or INFINITE):
+            return "context"
+        if skip != "max_tokens" and (request.max_tokens or 0) > (model.max_output or INFINITE):
+            return "max_tokens"
+        if request.effort == "none" and model.reasoning_mandatory and skip != "reasoning":
+            return "reasoning_mandatory"
+        if model.expires is not None and model.expires <= self.utc[2]:
+            return "expired"
+        if model.upstream not in self.policy.usable:
+            return "no_key"
+        return None
+
+    def tokens_needed(self) -> float:
+        """Tokens a context window must hold, at the spread of the estimate now in force."""
+        room = (self.request.max_tokens or 0) if self.spread > 1.0 else 0
+        return self.request.prompt_tokens * self.spread + room
+
+    def over_limit(self, index: int, found: Terms, skip: str = "") -> str | None:
+        """The limit of the caller that a row exceeds, or None."""
+        request = self.request
+        for name, value in (
+            ("max_latency_ms", found.ttft_s * 1000.0),
+            ("max_cost_per_1k", self.usd_per_1k(index)),
+            ("max_cost_usd", INFINITE if found.cost_usd is None else found.cost_usd),
+        ):
+            limit = getattr(request, name)
+            if limit is not None and value > limit and name != skip:
+                return name
+        return None
+
+    def usd_per_1k(self, index: int) -> float:
+        """Prompt plus completion price of 1,000 tokens each; infinite where it is unknown."""
+        rates = self.rates[index]
+        return INFINITE if rates is None else (rates[0] + rates[1]) * 1000.0
+
+    def why_not(self, index: int, skip: str = "") -> str | None:
+        """The reason that excludes a row, with one filter left out."""
+        reason = self.unfit(self.snapshot.models[index], skip)
+        return reason or self.over_limit(index, self.terms(index), skip)
+
+    def resting(self, model: Model) -> str | None:
+        """Why a target is to be left alone right now, or None."""
+        cooling = self.telemetry.cooling
+        if not cooling:
+            return None
+        for key in health_keys(model):
+            until = cooling.get(key)
+            if until is not None and until[0] > self.now.monotonic:
+                return until[1]
+        return None
+
+
+def health_keys(model: Model) -> tuple[str, ...]:
+    """The names under which a target, its account and its free allowance may be cooling."""
+    if model.free:
+        return model.target, model.upstream, f"{model.upstream}:free"
+    return model.target, model.upstream
+
+
+def _floats(prices: Mapping[str, Any]) -> Rates:
+    return float(prices["prompt"]), float(prices["completion"]), float(prices.get("request", 0))

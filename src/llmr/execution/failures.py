@@ -1,0 +1,91 @@
+"""From what went wrong to what is said of it: bodies, transport errors, and the caller's error."""
+
+from typing import Any
+
+import msgspec
+
+from llmr.core import classify
+from llmr.core.catalogue import Model
+from llmr.core.classify import Failure
+from llmr.errors import ApiError
+from llmr.upstreams.base import TransportError
+
+
+def completion_in(body: bytes) -> dict[str, Any]:
+    """The completion object in a 200 reply; raises `Failure` for anything that is none."""
+    try:
+        parsed = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Failure(classify.INVALID, "the upstream's answer is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise Failure(classify.INVALID, "the upstream's answer is not an object")
+    choices = parsed.get("choices")
+    if parsed.get("error") or (not choices and "detail" in parsed):
+        raise classify.from_event(parsed.get("error") or parsed["detail"])
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise Failure(classify.INVALID, "the upstream's answer has no choices")
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("error"):
+            raise classify.from_event(choice["error"])
+        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+            raise Failure(classify.CUT, "the upstream ended the answer with an error")
+    return parsed
+
+
+def of_transport(error: TransportError, committed: bool) -> Failure:
+    if error.kind in ("closed", "reset") and committed:
+        return Failure(
+            classify.CUT, "the upstream closed the connection in the middle of the answer"
+        )
+    if error.kind == "busy":
+        return Failure(classify.BUSY, str(error))
+    if error.kind == "connect_timeout":
+        return Failure(classify.TIMEOUT, str(error))
+    if error.kind in ("protocol", "too_large", "closed"):
+        return Failure(classify.INVALID, str(error))
+    return Failure(classify.TRANSPORT, str(error))
+
+
+def final(failures: list[tuple[Model, Failure]]) -> ApiError:
+    """The error the caller sees once nothing is left to try."""
+    if not failures:
+        text = "The deadline passed before an attempt could begin."
+        return ApiError(504, "deadline_exceeded", text, retryable=True)
+    model, failure = failures[-1]
+    if len(failures) > 1 and not failure.kind.own_status:
+        return _all_failed(failures)
+    kind = failure.kind
+    status = failure.status if kind.own_status and failure.status else kind.status
+    if kind.own_status:
+        message = failure.message
+    else:
+        message = f"{model.id} on {model.upstream} failed: {failure.message}."
+        if kind is classify.CREDENTIALS:
+            message += f" Check the key of upstream {model.upstream!r}."
+    return ApiError(
+        status,
+        (failure.code if kind.own_status else None) or kind.code,
+        message,
+        param=failure.param,
+        retry_after_s=failure.retry_after_s,
+        retryable=kind.retryable,
+    )
+
+
+def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
+    told = "; ".join(f"{m.id} on {m.upstream}: {f.message}" for m, f in failures)
+    kinds = {failure.kind for _, failure in failures}
+    waits = [f.retry_after_s for _, f in failures if f.retry_after_s is not None]
+    same = kinds.pop() if len(kinds) == 1 else None
+    return ApiError(
+        same.status if same else 503,
+        same.code if same else "all_attempts_failed",
+        f"All {len(failures)} attempts failed. {told}.",
+        retry_after_s=min(waits) if waits else None,
+        retryable=any(failure.kind.retryable for _, failure in failures),
+    )
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error on a started stream: one event, after which the stream ends without `[DONE]`."""
+    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"

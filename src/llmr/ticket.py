@@ -1,0 +1,41 @@
+"""One request on its way through, and where its answer goes."""
+
+from decimal import Decimal
+from typing import Protocol
+
+from msgspec import Struct
+
+from llmr.core.catalogue import Model
+from llmr.core.decide import Decision
+from llmr.execution.executor import Outcome
+
+
+class Ticket(Struct):
+    """One request on its way through: what the surfaces put into headers and bodies.
+
+    Times are monotonic seconds. `cache` is hit, miss, joined or bypass.
+    """
+
+    surface: str
+    tenant: bytes
+    received: float
+    decision: Decision | None = None
+    decision_id: str | None = None
+    cache: str = "bypass"
+    cache_age_s: float | None = None
+    model: Model | None = None
+    outcome: Outcome | None = None
+    cost_usd: Decimal | None = None
+    cost_source: str = "unknown"
+    decided: float | None = None
+    sent: float | None = None
+
+
+class AnswerSink(Protocol):
+    """Where a surface takes its answer. A whole answer comes by `whole`, a stream by the others."""
+
+    async def begin(self, ticket: Ticket) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def whole(self, ticket: Ticket, completion: bytes) -> None: ...
