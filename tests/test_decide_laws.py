@@ -14,8 +14,8 @@ from llmr.core.catalogue import BATCH, FAULT, Figure, Model, Snapshot
 from llmr.core.decide import Decision, decide
 from llmr.core.explain import explain
 from llmr.core.look import MAY_NOT_FIT, SURELY_NOT, Look, Now
-from llmr.core.ranking import RANKED, losses, rank
 from llmr.core.price import UNKNOWN, Override, Prices
+from llmr.core.ranking import RANKED, losses, rank
 from llmr.core.request import Request
 from llmr.core.scoring import Terms
 from llmr.errors import ApiError

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.look import Look, Now, Policy
-from llmr.core.ranking import Ranking, place, rank
+from llmr.core.ranking import Ranking, place, rank, rank_well
 from llmr.core.refusal import no_key, nothing_passed, unknown_model
 from llmr.core.request import Request
 from llmr.core.telemetry import Telemetry
@@ -72,7 +72,8 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, ...]:
         order = tuple(dict.fromkeys([*_preferred(look), *order]))
     if look.telemetry.cooling:
         well = tuple(i for i in order if look.resting(models[i]) is None)
-        order = well or order  # with everything cooling down, trying beats refusing on principle
+        # With everything cooling down, trying the best beats refusing on principle.
+        order = well or rank_well(look) or order
     if look.policy.fallback_models:
         fit = _fit(look, look.policy.fallback_models)
         order = tuple(dict.fromkeys([order[0], *fit, *order[1:]]))

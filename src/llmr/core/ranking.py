@@ -73,6 +73,20 @@ def rank(look: Look) -> Ranking:
     return found
 
 
+def rank_well(look: Look) -> tuple[int, ...]:
+    """The best rows among those not cooling down, for when the best of all are: often none."""
+    now = look.now.monotonic
+    cold = tuple(sorted(key for key, (until, _) in look.telemetry.cooling.items() if until > now))
+
+    def work_out() -> tuple[int, ...]:
+        models = look.snapshot.models
+        found = [pair for pair in losses(look) if look.resting(models[pair[1]]) is None]
+        return tuple(_best(look, found))
+
+    order: tuple[int, ...] = look.column(("well", look.request, look.spread, cold), work_out)
+    return order
+
+
 def _rank(look: Look) -> Ranking:
     found: list[tuple[float, int]] = []
     for spread in (MAY_NOT_FIT, SURELY_NOT):
