@@ -38,6 +38,7 @@ def top(decision: Decision, count: int = SHOWN) -> list[dict[str, Any]]:
 
 
 def weights_used(request: Request) -> dict[str, float]:
+    """The weights by name; they add up to 1."""
     return dict(zip(("latency", "cost", "quality"), request.weights, strict=True))
 
 
