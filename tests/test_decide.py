@@ -125,7 +125,7 @@ def test_weights_override_the_priority(six: Snapshot) -> None:
     assert pick(six, priority="quality", weights={"latency": 2, "cost": 1}) == FLASH
 
 
-def test_half_as_many_tokens_of_output_favour_the_later_but_quicker_writer() -> None:
+def test_the_length_of_the_answer_decides_between_early_and_quick() -> None:
     late = model("lab/late", ttft=1.0, tpot=0.001)
     slow = model("lab/slow", ttft=0.1, tpot=0.01)
     assert pick([late, slow], priority="speed", max_tokens=300) == "lab/late"
@@ -200,7 +200,7 @@ def test_a_window_that_may_not_hold_the_prompt_is_used_only_where_none_surely_do
     perhaps = model("lab/perhaps", context=7000, quality=0.99)
     surely = model("lab/surely", context=9000)
     small = model("lab/small", context=3000)
-    fields = {"messages": said(6000)}
+    fields: dict[str, Any] = {"messages": said(6000)}
     assert names(decided([perhaps, surely, small], **fields)) == ["lab/surely"]
     assert names(decided([perhaps, small], **fields)) == ["lab/perhaps"]
     assert excluded([perhaps, small], **fields) == {"lab/small": "context"}
@@ -261,13 +261,13 @@ def test_no_wish_makes_auto_use_a_row_that_is_never_a_candidate(
 ) -> None:
     rows = [model("lab/plain"), model("lab/odd", barred=barred)]
     policy = Policy(frozenset(("lab",)), ("lab/odd",) if as_fallback else ())
-    wishes = {} if as_fallback else {"preferred_models": ["lab/odd"]}
+    wishes: dict[str, Any] = {} if as_fallback else {"preferred_models": ["lab/odd"]}
     assert names(decided(rows, policy=policy, **wishes)) == ["lab/plain"]
 
 
 def test_a_preferred_model_in_the_grey_zone_gives_way_to_one_that_surely_fits() -> None:
     rows = [model("lab/surely"), model("lab/perhaps", context=7000)]
-    fields = {"preferred_models": ["lab/perhaps"], "messages": said(6000)}
+    fields: dict[str, Any] = {"preferred_models": ["lab/perhaps"], "messages": said(6000)}
     assert names(decided(rows, **fields)) == ["lab/surely"]
     assert excluded(rows, **fields) == {"lab/perhaps": "context"}
 
@@ -287,6 +287,13 @@ def test_a_fallback_model_that_cannot_do_it_is_left_out() -> None:
     assert "lab/named" in names(decided(rows, policy=policy))
 
 
+def test_a_fallback_model_that_cools_down_is_not_tried_before_those_that_are_well() -> None:
+    rows = [model("lab/first", quality=0.9), model("lab/named"), model("lab/well")]
+    policy = Policy(frozenset(("lab",)), ("lab/named",))
+    found = names(decided(rows, policy=policy, cooling={"lab/lab/named": "rate_limited"}))
+    assert found[:2] == ["lab/first", "lab/well"]
+
+
 def test_fallback_models_are_never_for_a_pinned_model(six: Snapshot) -> None:
     policy = Policy(frozenset(("lab",)), (OPUS,))
     assert names(decided(six, policy=policy, model=MINI)) == [MINI]
@@ -298,7 +305,11 @@ def test_fallback_models_are_never_for_a_pinned_model(six: Snapshot) -> None:
 
 def test_a_pinned_model_is_used_whatever_the_catalogue_says_of_it() -> None:
     row = model("lab/poor", context=10, max_output=5, expires="2020-01-01", price=None)
-    wishes = {"max_latency_ms": 1, "max_cost_usd": 1e-9, "preferred_models": ["lab/rich"]}
+    wishes: dict[str, Any] = {
+        "max_latency_ms": 1,
+        "max_cost_usd": 1e-9,
+        "preferred_models": ["lab/rich"],
+    }
     found = decided(
         [row, model("lab/rich")],
         model="lab/poor",

@@ -62,7 +62,7 @@ def rank(look: Look) -> Ranking:
     stretch: tuple[Any, ...] = (int(look.now.wall // 86400),)
     if look.snapshot.price_edges[1]:
         stretch = look.regime
-    key = (look.request, look.policy.usable, look.snapshot.version, stretch)
+    key = (*_shape(look), stretch)
     found: Ranking | None = memo.get(key)
     if found is None:
         found = _rank(look)
@@ -71,6 +71,25 @@ def rank(look: Look) -> Ranking:
         memo[key] = found
     look.spread = found.spread
     return found
+
+
+def _shape(look: Look) -> tuple[Any, ...]:
+    """All of a request that a ranking depends on."""
+    request = look.request
+    return (
+        request.needs,
+        request.prompt_tokens,
+        request.output_tokens,
+        request.max_tokens,
+        request.effort,
+        request.stream,
+        request.weights,
+        request.max_latency_ms,
+        request.max_cost_per_1k,
+        request.max_cost_usd,
+        look.policy.usable,
+        look.snapshot.version,
+    )
 
 
 def rank_well(look: Look) -> tuple[int, ...]:
@@ -83,7 +102,7 @@ def rank_well(look: Look) -> tuple[int, ...]:
         found = [pair for pair in losses(look) if look.resting(models[pair[1]]) is None]
         return tuple(_best(look, found))
 
-    order: tuple[int, ...] = look.column(("well", look.request, look.spread, cold), work_out)
+    order: tuple[int, ...] = look.column(("well", *_shape(look), look.spread, cold), work_out)
     return order
 
 

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ WISHES = (
 )
 REMOVED = frozenset((*WISHES, "models"))
 
+MOST_NAMES, LONGEST_NAME = 64, 256
 DEFAULT_OUTPUT_TOKENS = 300
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -176,10 +177,18 @@ def _models(body: Body, optional: bool) -> tuple[str, tuple[str, ...], str | Non
     if listed:
         if model is not None and not auto and model not in listed:
             listed = [model, *listed]
-        return "list", tuple(dict.fromkeys(listed)), asked
+        return "list", _names(listed, "models"), asked
     if auto or model is None:
         return "auto", (), asked
-    return "pinned", (model,), None
+    return "pinned", _names([model], "model"), None
+
+
+def _names(names: Sequence[str], key: str) -> tuple[str, ...]:
+    """Model ids as they are kept: few enough, and no longer than any id is."""
+    if len(names) > MOST_NAMES or any(len(name) > LONGEST_NAME for name in names):
+        text = f"{key!r} takes at most {MOST_NAMES} ids of at most {LONGEST_NAME} characters."
+        raise bad_request("out_of_range", text, key)
+    return tuple(dict.fromkeys(names))
 
 
 class _Wishes:
@@ -218,9 +227,9 @@ class _Wishes:
 
     def names(self, key: str) -> tuple[str, ...]:
         if key in self.body.fields:
-            return tuple(self.body.get(key, list[str], "a list of model ids") or ())
+            return _names(self.body.get(key, list[str], "a list of model ids") or (), key)
         text = self._header(key) or ""
-        return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+        return _names([word for part in text.split(",") if (word := part.strip())], key)
 
     def weights(self) -> tuple[float, float, float] | None:
         key, what = "weights", "an object with latency, cost and quality, numbers from 0"
@@ -289,8 +298,7 @@ def _limit(body: Body, key: str) -> int | None:
 def _effort(body: Body) -> str | None:
     """The reasoning effort asked for, or None where the request leaves it to the model."""
     if "reasoning_effort" in body.fields:
-        value: str | None = body.get("reasoning_effort", str, "a word")
-        return value
+        return _word(body.get("reasoning_effort", str, "a word"))
     if "reasoning" not in body.fields:
         return None
     reasoning = body.get("reasoning", _Reasoning, "an object")
@@ -299,5 +307,10 @@ def _effort(body: Body) -> str | None:
     if reasoning.enabled is False:
         return "none"
     if reasoning.effort is not None:
-        return str(reasoning.effort)
+        return _word(reasoning.effort)
     return "medium" if reasoning.enabled or reasoning.max_tokens else None
+
+
+def _word(effort: str | None) -> str | None:
+    """A known effort as it is; one that is not known yet counts as medium and goes on unchanged."""
+    return effort if effort is None or effort in EFFORTS else "medium"
