@@ -72,6 +72,7 @@ class Gateway:
                 limits.total_s,
                 limits.retry_after_wait_s,
             ),
+            [u.api_key for u in config.upstreams.values() if u is not None and u.api_key],
         )
         self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)
         self.shared: Any = None

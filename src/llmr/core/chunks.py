@@ -5,6 +5,8 @@ own where the caller asked for it, tool calls at distinct stable indexes, no fin
 string. A chunk already in that form goes out as the bytes that came in.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from llmr.core.sse import DONE, Event
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 NOTHING = frozenset((b'""', b"null", b"[]", b"{}", b""))
 
 
@@ -193,24 +196,33 @@ class ChunkStream:
             return b""
         if usage is not None:
             self._take_usage(usage)
-            if not choices:
-                self._usage_event = event.raw if event.normal else None
-                return b""
-            if self._asked or not finishing:
-                changes.drop("usage")
         if choices and len(changes.gone) == len(choices):
             self.ignored += 1
-            return self._release() if usage is not None and not self._asked else b""
+            choices = []
+            if usage is None:
+                return b""
+        if usage is not None and not choices:
+            return self._usage_alone(event, changes)
+        if usage is not None and (self._asked or not finishing):
+            changes.drop("usage")
         out = changes.bytes()
-        if finishing and not self._asked and usage is None:
-            # Its usage is still to come, and belongs in this chunk for a caller who did not ask for
-            # one of its own.
+        if finishing and usage is None:
+            # Its usage may still come, and a caller who did not ask for a chunk of its own gets it
+            # in this one; and where an error comes instead, this was no finish.
             self._held.append(out)
             return b""
-        if usage is not None and self._held and not self._asked:
-            self._held.append(out)
-            return self._release()
-        return out
+        waits = not choices and not self._asked
+        return out if waits else self._release() + out
+
+    def _usage_alone(self, event: Event, changes: "_Changes") -> bytes:
+        """A chunk that brings nothing but usage, and what else the upstream says of the whole."""
+        if not self._asked:
+            return self._release(_decode(event.data or b"{}"))
+        own = event.normal and not changes.gone
+        self._usage_event = (
+            event.raw if own else _line({**_decode(event.data or b"{}"), "choices": []})
+        )
+        return self._release()
 
     def _choices(self, choices: list[_Choice], changes: "_Changes") -> bool:
         """Look at every choice; True where one of them finishes here."""
@@ -261,16 +273,24 @@ class ChunkStream:
         else:
             self.degraded += 1
 
-    def _release(self) -> bytes:
-        """Send on the finish chunks that waited for the usage, which goes into the last of them."""
+    def _release(self, more: Mapping[str, Any] = NOTHING_MORE) -> bytes:
+        """Send on the finish chunks that waited; what came after them goes into the last one."""
         held, self._held = self._held, []
-        if not held:
-            return b""
-        if self.usage is not None:
+        if held and more:
             last = _decode(held[-1][6:])
-            last["usage"] = self.usage
-            held[-1] = _line(last)
+            held[-1] = _line({**last, **{k: v for k, v in more.items() if k != "choices"}})
         return b"".join(held)
+
+    def abandon(self) -> bytes:
+        """What waited when the answer broke off: its content, but not as a finish."""
+        held, self._held = self._held, []
+        out = []
+        for line in held:
+            chunk = _decode(line[6:])
+            for choice in chunk["choices"]:
+                choice["finish_reason"] = None
+            out.append(_line(chunk))
+        return b"".join(out)
 
     def end(self, prompt_tokens: int) -> bytes:
         """The closing bytes of a whole answer; raises `Failure` where it is cut or empty.
@@ -288,7 +308,7 @@ class ChunkStream:
         if self.usage is None:
             self.usage_estimated = True
             self.usage = self.estimated_usage(prompt_tokens)
-        closing = self._release()
+        closing = self._release(NOTHING_MORE if self._asked else {"usage": self.usage})
         if self._asked:
             closing += self._usage_event if self._usage_event else self._usage_chunk()
         return closing + DONE

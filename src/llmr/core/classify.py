@@ -129,7 +129,11 @@ PROSE: tuple[tuple[re.Pattern[str], Kind], ...] = (
 )
 
 PLAIN_WORDS = frozenset(("invalid_request_error", "api_error", "error", "none"))
-SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai)-[\w-]{6,}|\bBearer\s+\S+|AIza[\w-]{20,}", re.I)
+SECRET = re.compile(
+    r"\b(?:sk|pk|key|gsk|xai)-[\w-]{6,}|\bBearer\s+\S+|AIza[\w-]{20,}|\*{2,}[\w-]*"
+    r"|\b(?=\w*\d)(?=\w*[A-Za-z])\w{28,}\b",
+    re.I,
+)
 MESSAGE_LIMIT = 600
 
 
@@ -186,16 +190,24 @@ def _failure(status: int | None, parsed: Any, headers: Mapping[str, str], wall: 
     facts = list(_objects(parsed))
     message = _message(facts, parsed)
     kind = _kind(status, facts, message)
-    code = next((c for f in facts if isinstance(c := f.get("code"), str) and not c.isdigit()), None)
+    codes = (c for f in facts if isinstance(c := f.get("code"), str) and not c.isdigit())
+    code = next((c for c in codes if c.lower() not in PLAIN_WORDS), None)
     param = next((p for f in facts if isinstance(p := f.get("param"), str)), None)
     return Failure(
         kind,
-        scrub(message) or f"the upstream answered with status {status}",
+        _shown(kind, message, status),
         status=status,
         code=code,
         param=param,
         retry_after_s=wait_s(headers, facts, message, wall),
     )
+
+
+def _shown(kind: Kind, message: str, status: int | None) -> str:
+    """The upstream's reason as it may be repeated; what it says of keys is not."""
+    if kind is CREDENTIALS:
+        return f"the upstream refused the router's key (status {status})"
+    return scrub(message) or f"the upstream answered with status {status}"
 
 
 def _objects(parsed: Any, depth: int = 4) -> Iterator[dict[str, Any]]:

@@ -129,7 +129,7 @@ def _add_details(message: dict[str, Any], details: list[dict[str, Any]]) -> None
         for key, value in detail.items():
             if key in ("text", "summary", "data") and isinstance(last.get(key), str) and value:
                 last[key] += value
-            elif value is not None:
+            elif value:
                 last[key] = value
 
 

@@ -289,10 +289,8 @@ def _messages(body: Body) -> tuple[float, int]:
 def _limit(body: Body, key: str) -> int | None:
     if key not in body.fields:
         return None
-    value: int | None = body.get(key, int, "a whole number above 0")
-    if value is not None and value <= 0:
-        raise bad_request("out_of_range", f"{key!r} must be a whole number above 0.", key)
-    return value
+    value: int | None = body.get(key, int, "a whole number")
+    return value if value is not None and value > 0 else None  # the upstream judges the rest
 
 
 def _effort(body: Body) -> str | None:

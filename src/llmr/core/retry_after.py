@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -29,16 +29,20 @@ def wait_s(
             return seconds
         if (date := _date(header, wall)) is not None:
             return date
+    return max(_told(facts, message), default=None)
+
+
+def _told(facts: Sequence[Mapping[str, Any]], message: str) -> Iterator[float]:
+    """What a body says, in its fields and in its text, which may be finer: the longest is safe."""
     for fact in facts:
         if (seconds := _number(fact.get("retry_after"))) is not None:
-            return seconds
+            yield seconds
         delay = fact.get("retryDelay")
         if isinstance(delay, str) and (match := _DURATION.match(delay)):
-            return float(match[1])
+            yield float(match[1])
     if match := _TEXT.search(message):
         value = float(match[1])
-        return value / 1000.0 if (match[2] or "").lower().startswith("m") else value
-    return None
+        yield value / 1000.0 if (match[2] or "").lower().startswith("m") else value
 
 
 def _number(value: Any) -> float | None:

@@ -6,7 +6,7 @@ there is no starting over: what is cut ends with an error event, never with a cl
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -103,10 +103,18 @@ class Sink(Protocol):
 class Executor:
     """Runs calls against upstreams and tells the learner what it saw."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], learner: Learner, limits: Limits) -> None:
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        learner: Learner,
+        limits: Limits,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        """`secrets` are taken out of whatever an upstream says, should it repeat them."""
         self._upstreams = upstreams
         self._learner = learner
         self._limits = limits
+        self._secrets = [secret for secret in secrets if secret]
 
     async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
         """Carry the call out. Failures end up in `outcome.error`, after the last attempt.
@@ -226,6 +234,8 @@ class _Run:
         if failure is None:
             record.outcome = "ok"
             return None
+        for secret in self.executor._secrets:
+            failure.message = failure.message.replace(secret, "[redacted]")
         record.outcome = failure.kind.name
         record.message = failure.message
         record.status = failure.status or record.status
@@ -348,7 +358,8 @@ class _Run:
             if answer_began is None and stream.content_bytes:
                 answer_began = now
             if stream.failure is not None:
-                if out and stream.committed:
+                out.append(stream.abandon())
+                if stream.committed and any(out):
                     await self._forward(held, out, assembler)
                 raise stream.failure
             if stream.finished and finished is None:

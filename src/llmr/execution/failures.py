@@ -59,7 +59,7 @@ def final(failures: list[tuple[Model, Failure]]) -> ApiError:
     if kind.own_status:
         message = failure.message
     else:
-        message = f"{model.id} on {model.upstream} failed: {failure.message}."
+        message = f"{model.id} on {model.upstream} failed: {failure.message.rstrip('. ')}."
         if kind is classify.CREDENTIALS:
             message += f" Check the key of upstream {model.upstream!r}."
     return ApiError(
@@ -73,7 +73,7 @@ def final(failures: list[tuple[Model, Failure]]) -> ApiError:
 
 
 def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
-    told = "; ".join(f"{m.id} on {m.upstream}: {f.message}" for m, f in failures)
+    told = "; ".join(f"{m.id} on {m.upstream}: {f.message.rstrip('. ')}" for m, f in failures)
     kinds = {failure.kind for _, failure in failures}
     waits = [f.retry_after_s for _, f in failures if f.retry_after_s is not None]
     same = kinds.pop() if len(kinds) == 1 else None
