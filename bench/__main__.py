@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     reports = []
     try:
-        for number in range(given.repeat):
+        for number in range(max(1, given.repeat)):
             if given.repeat > 1:
                 print(f"run {number + 1} of {given.repeat}", file=sys.stderr)
             reports.append(measure(given.quick, given.only))

@@ -95,16 +95,13 @@ def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> 
     for request in mix[: settings.samples]:
         publish += timed(partial(forget, gateway), 1)
         alone += timed_each(gateway.decide, [request])
-    forget(gateway)
-    timed_each(gateway.decide, mix)
-    shapes = len(gateway.telemetry.memo)
     one = mix[0]
     repeated = timed(lambda: gateway.decide(one), settings.repeats)
     decisions = [gateway.decide(request) for request in mix[: settings.samples]]
     return Catalogue(
         models=len(gateway.snapshot.models),
         routable=len(gateway.snapshot.routable),
-        shapes=shapes,
+        shapes=len(set(mix)),
         alone=spread(alone),
         cold=spread(cold),
         warm=spread(warm),

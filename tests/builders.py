@@ -15,7 +15,7 @@ from llmr.core.catalogue import Figure, Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.price import UNKNOWN, Override, Prices
 from llmr.core.request import Request
-from llmr.core.telemetry import Learner, Telemetry
+from llmr.core.telemetry import Telemetry
 
 # Properties: the same examples on every run, and no example fails for being slow.
 settings.register_profile(
@@ -82,10 +82,15 @@ def snapshot(*models: Model, version: str = "") -> Snapshot:
 
 def telemetry(of: Snapshot, cooling: Mapping[str, str] | None = None) -> Telemetry:
     """What is known before anything was measured. `cooling` maps targets to reasons."""
-    learner = Learner()
-    for key, reason in (cooling or {}).items():
-        learner.cool(key, reason, NOW.monotonic, 60.0)
-    return learner.publish(of, NOW.monotonic)
+    ttft = tuple(row.ttft_s.value for row in of.models)
+    return Telemetry(
+        version=1,
+        ttft_s=ttft,
+        tpot_s=tuple(row.tpot_s.value for row in of.models),
+        slow_s=tuple(2.5 * seconds for seconds in ttft),
+        measured={},
+        cooling={key: (NOW.monotonic + 60.0, why) for key, why in (cooling or {}).items()},
+    )
 
 
 def raw(**fields: Any) -> bytes:

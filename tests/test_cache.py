@@ -199,7 +199,7 @@ def test_the_configured_default(
 @pytest.mark.parametrize(
     "fault",
     [
-        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 503},
         {"kind": "cut", "after_tokens": 5, "how": "close"},
         {"kind": "malformed", "at_token": 3},
     ],

@@ -356,7 +356,7 @@ def test_an_unknown_name_gives_a_404_with_the_nearest_names(
     assert near in error.message
 
 
-@pytest.mark.parametrize("name", ["x" * 100_000, "lab/one:unknown-variant", ":free", "/", "é"])
+@pytest.mark.parametrize("name", ["x" * 256, "lab/one:unknown-variant", ":free", "/", "é"])
 def test_an_odd_unknown_name_gives_a_short_404(name: str) -> None:
     error = refused([model("lab/one")], model=name)
     assert (error.status, error.code) == (404, "model_not_found")
@@ -468,9 +468,11 @@ def test_targets_that_cool_down_are_skipped(six: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("keys", [["lab"], [f"lab/{row[0]}" for row in TABLE]])
-def test_when_all_cool_down_they_are_tried_all_the_same(six: Snapshot, keys: list[str]) -> None:
+def test_when_all_cool_down_the_least_bad_is_tried_all_the_same(
+    six: Snapshot, keys: list[str]
+) -> None:
     cooling = dict.fromkeys(keys, "overloaded")
-    assert names(decided(six, cooling=cooling)) == names(decided(six))
+    assert names(decided(six, cooling=cooling)) == names(decided(six))[:1]
     assert names(decided(six, cooling=cooling, model=GPT)) == [GPT]
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from llmr import bundle
 from llmr.core.decide import Now, Policy, decide
 from llmr.core.explain import explain
+from llmr.core.learner import Learner
 from llmr.core.request import PRIORITIES, Request, grid
-from llmr.core.telemetry import Learner
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "img"
 WIDTH = 800
@@ -241,7 +241,8 @@ def account(priority: str) -> dict[str, Any]:
         stream=True,
     )
     policy = Policy(frozenset(model.upstream for model in snapshot.models))
-    return explain(decide(request, snapshot, Learner().publish(snapshot, 0.0), policy, now))
+    telemetry = Learner(lambda: 0.5).publish(snapshot, 0.0)
+    return explain(decide(request, snapshot, telemetry, policy, now))
 
 
 def draw_row(found: dict[str, Any], weights: dict[str, float], x: float, y: float) -> Iterator[str]:

@@ -10,7 +10,7 @@ import msgspec
 from llmr.core import price
 from llmr.core.request import Request
 from llmr.errors import ApiError
-from llmr.execution.executor import Attempt, Outcome
+from llmr.execution.types import Attempt, Outcome
 from llmr.observe.record import Record
 from llmr.ticket import Ticket
 

@@ -46,6 +46,7 @@ PLAIN_TAGS = frozenset(
 CHOICES = {
     "priority": "speed, cost, quality or balanced",
     "quality": "prompt or static",
+    "continue": "restart, prefill or never",
     "default": "auto, always, deterministic or never",
 }
 
@@ -127,6 +128,7 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: Positive = 45.0
     total_s: Positive = 600.0
     retry_after_wait_s: Price = 3.0
+    continuation: Literal["restart", "prefill", "never"] = field(default="restart", name="continue")
     body_mb: Positive = 32.0
 
 

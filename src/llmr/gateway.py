@@ -5,6 +5,7 @@ It wires the pure core to the edges and owns every task that is not a caller's o
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping
 from decimal import Decimal
@@ -23,10 +24,11 @@ from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.forms import events
+from llmr.core.learner import Learner
 from llmr.core.request import REMOVED, Request, normalised, parse
-from llmr.core.telemetry import Learner
 from llmr.errors import ApiError, ConfigError
-from llmr.execution.executor import Call, Executor, Limits, Outcome
+from llmr.execution.executor import Executor
+from llmr.execution.types import Call, Limits, Outcome
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
@@ -53,7 +55,7 @@ class Gateway:
                 self._origins[name] = _origin(name, upstream)
                 self.sources[name] = Source(name, upstream, self._origins[name])
         self._refresh = Refresh(self.sources, self._publish_snapshot)
-        self.learner = Learner()
+        self.learner = Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
         weights = config.routing.default_weights
@@ -71,6 +73,7 @@ class Gateway:
                 limits.idle_s,
                 limits.total_s,
                 limits.retry_after_wait_s,
+                limits.continuation,
             ),
             [u.api_key for u in config.upstreams.values() if u is not None and u.api_key],
         )
@@ -337,6 +340,7 @@ class Gateway:
             seconds = min(seconds, request.deadline_ms / 1000.0)
         return Call(
             decision,
+            body,
             body.splice(REMOVED, put),
             request.stream,
             include_usage,

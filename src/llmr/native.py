@@ -7,7 +7,7 @@ import msgspec
 
 from llmr.core.decide import Decision
 from llmr.core.explain import reason, top, weights_used
-from llmr.execution.executor import Outcome
+from llmr.execution.types import Outcome
 from llmr.ticket import Ticket
 
 _encode = msgspec.json.encode

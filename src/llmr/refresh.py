@@ -121,7 +121,8 @@ def _believable(body: bytes, known: Snapshot | None) -> tuple[str | None, list[A
     rows = parsed.get("data") if isinstance(parsed, dict) else parsed
     if not isinstance(rows, list):
         return "it has no list of models", []
-    ids = {row.get("id") for row in rows if isinstance(row, dict)}
+    names = (row.get("id") for row in rows if isinstance(row, dict))
+    ids = {name for name in names if isinstance(name, str)}
     if not ids:
         return "it lists no model", []
     if known is not None and known.models and len(ids) < LEAST_SHARE * len(known.models):

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
-from llmr.execution.executor import Outcome
+from llmr.execution.types import Outcome
 
 
 class Ticket(Struct):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from llmr.execution.executor import Outcome
+from llmr.execution.types import Outcome
 
 
 class Flight:

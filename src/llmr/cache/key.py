@@ -1,6 +1,7 @@
 """The cache key: everything that can change the answer, and nothing else."""
 
 import hashlib
+import math
 from typing import Any
 
 import msgspec
@@ -13,9 +14,11 @@ from llmr.errors import bad_request
 FORM = frozenset(("stream", "stream_options"))
 
 
-def _number(text: str) -> int | float:
-    """1, 1.0 and 1e0 are one number."""
+def _number(text: str) -> Any:
+    """1, 1.0 and 1e0 are one number; one that no float can hold is its text and nothing else."""
     value = float(text)
+    if not math.isfinite(value):
+        return {"\0number": text}
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 

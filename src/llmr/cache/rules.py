@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from llmr.core.decide import Decision
-from llmr.execution.executor import Outcome
+from llmr.execution.types import Outcome
 
 STORED_FINISHES = frozenset(("stop", "tool_calls", "function_call"))
 
@@ -34,7 +34,12 @@ def cache_rules(header: str | None) -> CacheRules:
 def storable(outcome: Outcome, decision: Decision) -> bool:
     """Whether an answer may stand for the next identical request: whole, and the first choice's."""
     first = decision.model
-    if outcome.error is not None or outcome.degraded or outcome.model is not first:
+    if (
+        outcome.error is not None
+        or outcome.degraded
+        or outcome.continued
+        or outcome.model is not first
+    ):
         return False
     completion = outcome.completion or {}
     choices = completion.get("choices") or ()

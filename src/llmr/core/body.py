@@ -69,13 +69,10 @@ class Body:
         return spans
 
     def _doubled(self) -> ApiError:
-        keys = _top_keys(self.data)
-        name = next(key for key in keys if keys.count(key) > 1)
-        return bad_request(
-            "duplicate_key",
-            f"The key {name!r} is given twice. Send each top-level key once.",
-            name,
-        )
+        name = _first_double(self.data)
+        which = f"The key {name!r}" if name else "A key"
+        text = f"{which} is given twice. Send each top-level key once."
+        return bad_request("duplicate_key", text, name)
 
     def get(self, key: str, shape: Any, what: str) -> Any:
         """The value of `key` decoded as `shape`, None where absent or null.
@@ -142,12 +139,16 @@ def _same(literal: bytes, key: str) -> bool:
     return bool(_decode(b'"' + literal + b'"', type=str) == key)
 
 
-def _top_keys(data: bytes) -> list[str]:
-    """All top-level keys of a valid JSON object, double ones included (slow: for errors only)."""
-    keys: list[str] = []
+def _first_double(data: bytes) -> str | None:
+    """The first key that a valid JSON object has twice, where another parser can tell."""
+    doubles: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> None:
-        keys[:] = [key for key, _ in pairs]
+        keys = [key for key, _ in pairs]
+        doubles[:] = [key for key in keys if keys.count(key) > 1]
 
-    json.loads(data, object_pairs_hook=collect)
-    return keys
+    try:
+        json.loads(data, object_pairs_hook=collect, parse_int=str)
+    except (ValueError, RecursionError):
+        return None  # it is stricter about numbers and depth; the refusal stands without the name
+    return doubles[0][:200] if doubles else None

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 from msgspec import Struct
 
@@ -97,10 +98,16 @@ class Snapshot(Struct, frozen=True, dict=True):
         rules = [rule for model in self.models for rule in model.prices.overrides]
         sizes = {rule.min_prompt_tokens for rule in rules}
         times = {time for rule in rules for time in (rule.utc_start, rule.utc_end)}
+        times |= {0 for rule in rules if rule.utc_days is not None}
         return (
             tuple(sorted(s for s in sizes if s is not None)),
             tuple(sorted(t for t in times if t is not None)),
         )
+
+    @cached_property
+    def columns(self) -> dict[Any, Any]:
+        """Figures worked out from these rows alone, kept because they are asked for again."""
+        return {}
 
     def find(self, model_id: str) -> tuple[int, ...]:
         """The rows a name stands for: itself, or the base row of a serving variant."""

@@ -87,6 +87,14 @@ def _content(delta: _Delta) -> int:
     return size
 
 
+def _signed(delta: _Delta) -> bool:
+    """Whether a delta carries reasoning that only the model that made it can go on from."""
+    details = delta.reasoning_details
+    if details is UNSET or (raw := bytes(details)) in NOTHING:
+        return False
+    return b'"signature"' in raw or b"encrypted" in raw
+
+
 def _thoughts(delta: _Delta) -> int:
     size = 0
     for value in (delta.reasoning, delta.reasoning_content, delta.reasoning_details):
@@ -101,7 +109,8 @@ class ChunkStream:
     Feed events to `take`; it gives the bytes to send on. `committed` turns true with the first
     content, reasoning, tool call or finish: until then the caller need not have seen anything.
     `end` gives the closing bytes, or says what is missing. `failure` is an error the stream itself
-    carried; nothing after it counts.
+    carried; nothing after it counts. `parts` is the text of the first choice as JSON strings, while
+    the answer is `plain`: text of one choice and nothing that could not be continued.
     """
 
     __slots__ = (
@@ -120,6 +129,8 @@ class ChunkStream:
         "id",
         "ignored",
         "model",
+        "parts",
+        "plain",
         "thought_bytes",
         "usage",
         "usage_estimated",
@@ -145,6 +156,8 @@ class ChunkStream:
         self.thought_bytes = 0
         self.degraded = 0
         self.ignored = 0
+        self.parts: list[bytes] = []
+        self.plain = True
 
     @property
     def finished(self) -> bool:
@@ -257,6 +270,7 @@ class ChunkStream:
         self.thought_bytes += thoughts
         if content or thoughts:
             self.committed = True
+            self._keep(choice, delta, content)
         if delta.tool_calls:
             tools = self._tools.setdefault(choice.index, _ToolIndexes())
             for place, tool in enumerate(delta.tool_calls):
@@ -265,6 +279,18 @@ class ChunkStream:
                     changes.tool(position, place, "index", index)
                 if new_id is not None:
                     changes.tool(position, place, "id", new_id)
+
+    def _keep(self, choice: _Choice, delta: _Delta, content: int) -> None:
+        """Remember the text as it came, for a continuation; anything but text rules one out."""
+        text = delta.content
+        if choice.index or delta.tool_calls or _signed(delta):
+            self.plain = False
+        if content and self.plain:
+            raw = bytes(text) if text is not UNSET else b""
+            if raw.startswith(b'"') and content == len(raw):
+                self.parts.append(raw)
+            else:
+                self.plain = False
 
     def _take_usage(self, usage: dict[str, Any]) -> None:
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))

@@ -17,8 +17,9 @@ from llmr.core.retry_after import wait_s
 class Kind(Struct, frozen=True):
     """A class of failure and its consequence.
 
-    `fallback`: whether another target may be tried. `cool`: what is to be left alone afterwards,
-    None, target or account. `status` and `code` are what the caller sees where nothing else helps;
+    `fallback`: whether another target may be tried. `cool`: whose fault it was, and who is to be
+    left alone: None, target, account, or the account's free rows; `hard`: after the first such
+    fault, else after many. `status` and `code` are what the caller sees where nothing else helps;
     `own_status`: whether the upstream's 4xx goes to the caller as it is.
     """
 
@@ -29,6 +30,7 @@ class Kind(Struct, frozen=True):
     code: str
     own_status: bool = False
     retryable: bool = True
+    hard: bool = True
 
 
 RATE_LIMITED = Kind("rate_limited", True, "target", 429, "rate_limited")
@@ -42,10 +44,13 @@ CONTEXT = Kind("context", True, None, 400, "context_length_exceeded", True, Fals
 REFUSED = Kind("refused", False, None, 400, "content_policy_violation", True, False)
 MISSING = Kind("missing", True, "target", 404, "model_not_found", own_status=True, retryable=False)
 GENERATION = Kind("generation", True, None, 400, "generation_failed", True, False)
-INVALID = Kind("invalid_answer", True, "target", 502, "invalid_upstream_answer")
+INVALID = Kind("invalid_answer", True, "target", 502, "invalid_upstream_answer", hard=False)
 TRANSPORT = Kind("transport", True, "target", 502, "upstream_unreachable")
 TIMEOUT = Kind("timeout", True, "target", 504, "upstream_timeout")
-CUT = Kind("cut", True, "target", 502, "upstream_cut_answer")
+CUT = Kind("cut", True, "target", 502, "upstream_cut_answer", hard=False)
+RESET = Kind("reset", True, "target", 502, "upstream_unreachable")
+FREE_LIMIT = Kind("free_limit", True, "free", 429, "rate_limited")
+DEPARTED = Kind("departed", False, None, 502, "upstream_cut_answer")
 BUSY = Kind("busy", True, None, 503, "upstream_pool_busy")
 
 # Stable words: OpenRouter's error_type and availability codes, OpenAI's and others' code and type.
@@ -189,7 +194,7 @@ def from_event(error: Any, status: int | None = None) -> Failure:
 def _failure(status: int | None, parsed: Any, headers: Mapping[str, str], wall: float) -> Failure:
     facts = list(_objects(parsed))
     message = _message(facts, parsed)
-    kind = _kind(status, facts, message)
+    kind = _of_reply(status, facts, message)
     codes = (c for f in facts if isinstance(c := f.get("code"), str) and not c.isdigit())
     code = next((c for c in codes if c.lower() not in PLAIN_WORDS), None)
     param = next((p for f in facts if isinstance(p := f.get("param"), str)), None)
@@ -245,6 +250,13 @@ def _words(facts: list[dict[str, Any]]) -> Iterator[str]:
         for fact in facts:
             if isinstance(word := fact.get(key), str) and word.lower() not in PLAIN_WORDS:
                 yield word.lower()
+
+
+def _of_reply(status: int | None, facts: list[dict[str, Any]], message: str) -> Kind:
+    kind = _kind(status, facts, message)
+    if kind is RATE_LIMITED and "free-models-per" in message:
+        return FREE_LIMIT  # the allowance is the account's, not the model's
+    return kind
 
 
 def _kind(status: int | None, facts: list[dict[str, Any]], message: str) -> Kind:

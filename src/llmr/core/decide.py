@@ -4,7 +4,7 @@
 candidate and every exclusion is worked out by `explain` from the same arguments, when asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -37,6 +37,13 @@ class Decision(Struct, frozen=True):
     def model(self) -> Model:
         """The first choice."""
         return self.snapshot.models[self.chain[0]]
+
+    def name_of(self, index: int) -> str:
+        """The id to send for a row of the chain: as the caller wrote it, where they named it."""
+        for name in self.request.models:
+            if index in self.snapshot.find(name):
+                return name
+        return self.snapshot.models[index].id
 
     def look(self) -> Look:
         """The look at the catalogue that this decision was made by."""
@@ -73,11 +80,18 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, ...]:
     if look.telemetry.cooling:
         well = tuple(i for i in order if look.resting(models[i]) is None)
         # With everything cooling down, trying the best beats refusing on principle.
-        order = well or rank_well(look) or order
+        order = well or rank_well(look) or _least_bad(look, order)
     if look.policy.fallback_models:
         fit = _fit(look, look.policy.fallback_models)
+        fit = [i for i in fit if look.resting(models[i]) is None]
         order = tuple(dict.fromkeys([order[0], *fit, *order[1:]]))
     return order
+
+
+def _least_bad(look: Look, order: Sequence[int]) -> tuple[int, ...]:
+    """Of targets that all cool down, the one that may be tried soonest, alone."""
+    models = look.snapshot.models
+    return (min(order, key=lambda i: look.rests_until(models[i])),)
 
 
 def _preferred(look: Look) -> list[int]:
@@ -106,9 +120,10 @@ def _named_chain(look: Look) -> tuple[int, ...]:
             missing.append(name)
         keyless |= {models[i].upstream for i in rows} - usable
         reachable = [i for i in rows if models[i].upstream in usable]
-        chain += [i for i in reachable if look.resting(models[i]) is None] or reachable
+        chain += reachable
     if chain:
-        return tuple(dict.fromkeys(chain))
+        well = [i for i in chain if look.resting(models[i]) is None]
+        return tuple(dict.fromkeys(well or _least_bad(look, chain)))
     if keyless:
         raise no_key(sorted(keyless))
     param = "models" if len(look.request.models) > 1 else "model"

@@ -91,16 +91,6 @@ class Look:
         hhmm, day, _ = self.utc
         return size, bisect_right(times, hhmm), day
 
-    def column(self, key: tuple[Any, ...], work_out: Callable[[], Any]) -> Any:
-        """A column of figures, kept with the telemetry it was worked out from."""
-        columns = self.telemetry.columns
-        found = columns.get(key)
-        if found is None:
-            if len(columns) >= COLUMNS_KEPT:
-                columns.clear()
-            found = columns[key] = work_out()
-        return found
-
     @property
     def rates(self) -> list[Rates | None]:
         """The rates of every row as they apply to this request; worked out once per stretch."""
@@ -113,9 +103,7 @@ class Look:
                 for model in models
             ]
 
-        found: list[Rates | None] = self.column(
-            ("rates", self.snapshot.version, self.regime), work_out
-        )
+        found: list[Rates | None] = kept(self.snapshot.columns, "rates", self.regime, work_out)
         return found
 
     def terms(self, index: int) -> Terms:
@@ -185,6 +173,26 @@ class Look:
             if until is not None and until[0] > self.now.monotonic:
                 return until[1]
         return None
+
+    def rests_until(self, model: Model) -> float:
+        """The monotonic instant until which a target is to be left alone."""
+        cooling = self.telemetry.cooling
+        return max(cooling.get(key, (0.0, ""))[0] for key in health_keys(model))
+
+
+def kept(
+    columns: dict[Any, Any], name: str, key: tuple[Any, ...], work_out: Callable[[], Any]
+) -> Any:
+    """A column of figures, kept beside what it was worked out from; so many of each name."""
+    shelf = columns.get(name)
+    if shelf is None:
+        shelf = columns[name] = {}
+    found = shelf.get(key)
+    if found is None:
+        if len(shelf) >= COLUMNS_KEPT:
+            shelf.clear()
+        found = shelf[key] = work_out()
+    return found
 
 
 def health_keys(model: Model) -> tuple[str, ...]:

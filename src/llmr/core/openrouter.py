@@ -23,6 +23,7 @@ NOT_CHAT_NAME = re.compile(
 ROUTER_NAME = re.compile(r"^openrouter/|(?:^|[-/])router(?:[-/:]|$)")
 # Recorded first-token times of these include the thinking, which they do not stream.
 HIDES_THINKING = frozenset(("openai", "google", "x-ai"))
+LONGEST_ID = 256
 FAR_FUTURE = "2090"  # sentinel dates such as 2098-12-31 mean: no end announced
 
 
@@ -50,7 +51,8 @@ def snapshot(
 
 
 def _readable(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("id"), str) and bool(row["id"].strip())
+    name = row.get("id") if isinstance(row, dict) else None
+    return isinstance(name, str) and bool(name.strip()) and len(name) <= LONGEST_ID
 
 
 def _strings(value: Any) -> Sequence[str]:
@@ -62,7 +64,9 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _positive(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and 0 < value < 1e12 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 < value < 1e12 else None
 
 
 def _barred(row: Mapping[str, Any]) -> str | None:
@@ -96,12 +100,11 @@ def _facts(row: Mapping[str, Any]) -> priors.Facts:
         usd = float(prices["prompt"] * 3 + prices["completion"]) / 4 * 1e6 or None
     index = _object(_object(row.get("benchmarks")).get("artificial_analysis"))
     figure = index.get("intelligence_index")
-    created = row.get("created")
     return priors.Facts(
         row["id"],
-        float(figure) if isinstance(figure, int | float) else None,
+        float(figure) if isinstance(figure, int | float) and abs(figure) < 1e6 else None,
         usd,
-        created if isinstance(created, int) else None,
+        _positive(row.get("created")),
         bool(_object(row.get("reasoning"))),
     )
 
@@ -144,7 +147,7 @@ def _model(
         thinks_aloud=row["id"].split("/", 1)[0] not in HIDES_THINKING,
         free=prices.known and not prices.base["prompt"] and not prices.base["completion"],
         expires=expires if isinstance(expires, str) and expires < FAR_FUTURE else None,
-        created=row.get("created") if isinstance(row.get("created"), int) else None,
+        created=_positive(row.get("created")),
         barred=_barred(row),
     )
     thought = usual_thinking(model)

@@ -21,6 +21,9 @@ FIELDS = (
 )
 
 
+DEAREST = Decimal(10_000)  # USD per token, request or image: whatever is above is a mistake
+
+
 class Override(Struct, frozen=True):
     """Prices that replace the base ones while every condition holds. Later overrides win."""
 
@@ -74,7 +77,7 @@ def amount(value: Any) -> Decimal | None:
         number = Decimal(str(value))
     except InvalidOperation:
         return None
-    return number if number.is_finite() and number >= 0 else None
+    return number if number.is_finite() and 0 <= number < DEAREST else None
 
 
 def amounts(pricing: Mapping[str, Any]) -> dict[str, Decimal]:
@@ -104,7 +107,9 @@ def _override(rule: Mapping[str, Any]) -> Override:
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < 1e12 else None
 
 
 def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | None:
@@ -119,7 +124,14 @@ def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | N
     # Recorded: an Azure reply with more cached tokens than prompt tokens.
     cached = min(_count(details.get("cached_tokens")), prompt)
     written = min(_count(details.get("cache_write_tokens")), prompt - cached)
+    counted = ("prompt_tokens", "completion_tokens")
+    if not all(isinstance(usage.get(name), int) for name in counted):
+        return None
     if "prompt" not in prices or "completion" not in prices:
+        return None
+    tools = usage.get("server_tool_use_details")
+    searches = _count(tools.get("web_search_requests")) if isinstance(tools, dict) else 0
+    if searches and "web_search" not in prices:
         return None
     fresh = prompt - cached - written
     return (
@@ -127,6 +139,7 @@ def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | N
         + cached * prices.get("input_cache_read", prices["prompt"])
         + written * prices.get("input_cache_write", prices["prompt"])
         + completion * prices["completion"]
+        + searches * prices.get("web_search", Decimal(0))
         + prices.get("request", Decimal(0))
     )
 

@@ -27,9 +27,10 @@ TTFT_S, TOKENS_PER_S = 1.1, 41.0
 
 Percentiles = tuple[float, float, float]
 
-_SIZE = re.compile(r"(?:^|[-_/])(\d+(?:\.\d+)?)([bt])(?:[-:_]|$)")
+_SIZE = re.compile(r"(?:^|[-_/])(\d{1,5}(?:\.\d+)?)([bt])(?:[-:_]|$)")
 _NEW_YEAR_2025 = 1_735_689_600
 _YEAR_S = 31_557_600.0
+DEAREST_USD = 1000.0  # per million tokens: above it a price says nothing of quality
 NEWEST = 1.65  # years after the start of 2025
 
 # Expected weights before any row is seen; only size has one, since few published rows are small.
@@ -77,7 +78,7 @@ def quality(rows: Sequence[Facts]) -> dict[str, Figure]:
 
 
 def _features(row: Facts, base_price: Mapping[str, float]) -> list[float]:
-    price = row.usd_per_mtok or base_price.get(row.base) or 0.05
+    price = min(row.usd_per_mtok or base_price.get(row.base) or 0.05, DEAREST_USD)
     # A row without a date came with the newest part of the catalogue. Progress is not extrapolated
     # past the dates of the published rows.
     years = NEWEST if row.created is None else (row.created - _NEW_YEAR_2025) / _YEAR_S

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmr.core.catalogue import Model
-from llmr.core.look import INFINITE, MAY_NOT_FIT, SURELY_NOT, Look
+from llmr.core.look import INFINITE, MAY_NOT_FIT, SURELY_NOT, Look, kept
 from llmr.core.scoring import (
     COST_FLOOR_USD,
     COST_SPAN,
@@ -59,10 +59,8 @@ def rank(look: Look) -> Ranking:
     Leaves `look` at the spread of the token estimate that the ranking was made at.
     """
     memo = look.telemetry.memo
-    stretch: tuple[Any, ...] = (int(look.now.wall // 86400),)
-    if look.snapshot.price_edges[1]:
-        stretch = look.regime
-    key = (*_shape(look), stretch)
+    day = int(look.now.wall // 86400)
+    key = (*_shape(look), day, look.regime if look.snapshot.price_edges[1] else None)
     found: Ranking | None = memo.get(key)
     if found is None:
         found = _rank(look)
@@ -102,7 +100,8 @@ def rank_well(look: Look) -> tuple[int, ...]:
         found = [pair for pair in losses(look) if look.resting(models[pair[1]]) is None]
         return tuple(_best(look, found))
 
-    order: tuple[int, ...] = look.column(("well", *_shape(look), look.spread, cold), work_out)
+    key = (*_shape(look), look.spread, cold)
+    order: tuple[int, ...] = kept(look.telemetry.columns, "well", key, work_out)
     return order
 
 
@@ -160,7 +159,7 @@ def _eligible(look: Look) -> _Rows:
     """The rows whose abilities, upstream and dates fit."""
     request, snapshot = look.request, look.snapshot
     day = int(look.now.wall // 86400)
-    key = (snapshot.version, request.needs, request.effort == "none", look.policy.usable, day)
+    key = (request.needs, request.effort == "none", look.policy.usable, day)
 
     def work_out() -> _Rows:
         able = [i for i in snapshot.routable if _able(look, snapshot.models[i])]
@@ -177,7 +176,7 @@ def _eligible(look: Look) -> _Rows:
             min(outputs, default=INFINITE),
         )
 
-    rows: _Rows = look.column(("rows", key), work_out)
+    rows: _Rows = kept(snapshot.columns, "rows", key, work_out)
     return rows
 
 
@@ -204,8 +203,8 @@ def _log_times(look: Look, rows: _Rows) -> list[float]:
             for i in rows.index
         ]
 
-    key = ("times", rows.key, request.output_tokens, request.stream, effort, most)
-    found: list[float] = look.column(key, work_out)
+    key = (rows.key, request.output_tokens, request.stream, effort, most)
+    found: list[float] = kept(telemetry.columns, "times", key, work_out)
     return found
 
 
@@ -223,8 +222,8 @@ def _log_costs(look: Look, rows: _Rows) -> list[float]:
             for per_in, per_out, fee, thought in _per_row(look, rows, effort, most)
         ]
 
-    key = ("costs", rows.key, prompt, output, effort, most, look.regime)
-    found: list[float] = look.column(key, work_out)
+    key = (rows.key, prompt, output, effort, most, look.regime)
+    found: list[float] = kept(look.snapshot.columns, "costs", key, work_out)
     return found
 
 
@@ -237,7 +236,8 @@ def _per_row(
         models, rates = look.snapshot.models, look.rates
         return [(*(rates[i] or UNPRICED), thinking(models[i], effort, most)[0]) for i in rows.index]
 
-    found: list[tuple[float, float, float, float]] = look.column(
-        ("per_row", rows.key, effort, most, look.regime), work_out
+    key = (rows.key, effort, most, look.regime)
+    found: list[tuple[float, float, float, float]] = kept(
+        look.snapshot.columns, "per_row", key, work_out
     )
     return found

@@ -62,6 +62,9 @@ def _emptied(name: str, rows: list[int], look: Look) -> ApiError:
     }
     if name in nearest:
         value, index = min((nearest[name](i), i) for i in rows)
+        if value == INFINITE:
+            text = f"{name} cannot be kept: the price of every model that would do is unknown."
+            return bad_request("no_candidates", text, name)
         text = (
             f"{name}={getattr(request, name):g} leaves no model; the nearest value that does is "
             f"{_round_up(value):g} ({models[index].id})."

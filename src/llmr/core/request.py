@@ -33,6 +33,7 @@ REMOVED = frozenset((*WISHES, "models"))
 
 MOST_NAMES, LONGEST_NAME = 64, 256
 DEFAULT_OUTPUT_TOKENS = 300
+MOST_TOKENS = 10**9
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -114,7 +115,7 @@ def parse(
     fields = body.fields
     mode, models, asked = _models(body, model_optional)
     wishes = _Wishes(body, headers)
-    name = asked or wishes.text("priority") or priority
+    name = asked if asked is not None else wishes.text("priority") or priority
     if name not in PRIORITIES:
         raise bad_request(
             "unknown_priority",
@@ -276,9 +277,8 @@ def _messages(body: Body) -> tuple[float, int]:
             size += len(content) if content.isascii() else len(content.encode())
         elif content:
             for part in content:
-                if part.text is not None:
-                    size += len(part.text.encode())
-                elif need := PART_NEEDS.get(part.type):
+                size += len(part.text.encode()) if part.text else 0
+                if need := PART_NEEDS.get(part.type):
                     needs |= need
                     tokens += IMAGE_TOKENS
         if message.tool_calls is not UNSET:
@@ -290,13 +290,14 @@ def _limit(body: Body, key: str) -> int | None:
     if key not in body.fields:
         return None
     value: int | None = body.get(key, int, "a whole number")
-    return value if value is not None and value > 0 else None  # the upstream judges the rest
+    # The upstream judges what is no bound at all; what is beyond every model is one bound.
+    return min(value, MOST_TOKENS) if value is not None and value > 0 else None
 
 
 def _effort(body: Body) -> str | None:
     """The reasoning effort asked for, or None where the request leaves it to the model."""
-    if "reasoning_effort" in body.fields:
-        return _word(body.get("reasoning_effort", str, "a word"))
+    if (word := body.get("reasoning_effort", str, "a word")) is not None:
+        return _word(word)
     if "reasoning" not in body.fields:
         return None
     reasoning = body.get("reasoning", _Reasoning, "an object")

@@ -1,103 +1,33 @@
-"""The one executor: attempts, fallback, limits and the commit point, for every surface.
+"""The one executor: retries, fallback, continuation and the commit point, for every surface.
 
-Before the first content reaches the caller a failure is unseen: the next target is tried. After it
-there is no starting over: what is cut ends with an error event, never with a clean end.
+Before the first content reaches the caller a failure is unseen: the same target once more where
+that is worth it, else the next one. After it a cut answer is continued where that is provably
+right, and ends with an error event where it is not; never with a clean end.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import msgspec
-from msgspec import Struct
 
-from llmr.core import classify
+from llmr.core import capability, classify
 from llmr.core.catalogue import Model
-from llmr.core.chunks import ChunkStream
 from llmr.core.classify import Failure
-from llmr.core.decide import Decision
-from llmr.core.forms import Assembler, events
-from llmr.core.scoring import Terms
-from llmr.core.sse import EventReader, EventTooLarge
-from llmr.core.telemetry import Learner
-from llmr.errors import ApiError
-from llmr.execution.failures import completion_in, error_event, final, of_transport
-from llmr.upstreams.base import ReadTimeout, Response, Send, TransportError, Upstream
+from llmr.core.health import HINT_LONGEST_S
+from llmr.core.learner import Learner
+from llmr.core.request import REMOVED
+from llmr.core.splice import Splice
+from llmr.execution.attempt import Exchange
+from llmr.execution.delivery import Delivery
+from llmr.execution.failures import error_event, final
+from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
+from llmr.upstreams.base import Upstream
 
-CHAT = "/chat/completions"
-ERROR_BODY_LIMIT = 256 * 1024
-ANSWER_LIMIT = 64 * 1024 * 1024
-AFTER_FINISH_S = (
-    1.0  # a usage chunk may follow the finish; an answer that ended does not wait longer
-)
-DRAIN_S = 0.25
-FIRST_EVENT_LEAST_S = 5.0
-LONG_COOLDOWN_S = 300.0
 WAITED_FOR = (classify.RATE_LIMITED, classify.OVERLOADED)
-HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
-
-
-class Limits(Struct, frozen=True):
-    """Seconds, and sends per request. `first_event_s` None: worked out per model."""
-
-    attempts: int = 3
-    connect_s: float = 3.0
-    first_event_s: float | None = None
-    idle_s: float = 45.0
-    total_s: float = 600.0
-    retry_after_wait_s: float = 3.0
-
-
-class Attempt(Struct):
-    """One send to one target, as it is shown to callers and in the log."""
-
-    model: str
-    upstream: str
-    started_ms: float
-    outcome: str = "running"
-    status: int | None = None
-    message: str | None = None
-    duration_ms: float | None = None
-
-
-class Call(Struct, frozen=True):
-    """One request to be answered: the decision, and the body in pieces around the model name."""
-
-    decision: Decision
-    pieces: tuple[bytes, ...]
-    stream: bool
-    include_usage: bool
-    deadline: float
-    keep: bool = False  # assemble a streamed answer, since somebody will want it whole
-
-
-class Outcome(Struct):
-    """What became of a call. `completion` is the whole answer where it was asked or kept."""
-
-    attempts: list[Attempt]
-    model: Model | None = None
-    error: ApiError | None = None
-    committed: bool = False
-    body: bytes = b""
-    completion: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
-    usage_estimated: bool = False
-    finish: str | None = None
-    ttft_s: float | None = None
-    upstream_s: float = 0.0
-    degraded: int = 0
-    cooled: bool = False
-
-
-class Sink(Protocol):
-    """Where a streamed answer goes."""
-
-    async def begin(self, outcome: Outcome) -> None:
-        """The commit point: the answer of `outcome.model` starts."""
-
-    async def write(self, data: bytes) -> None:
-        """Some of its bytes. Returns when the caller has room for more."""
+CONTINUED_AFTER = (classify.CUT, classify.TIMEOUT)
+QUICK_S = 0.1  # before the one retry of a target that answered with a 500
+BACK_OFF_S = 0.5
 
 
 class Executor:
@@ -111,339 +41,235 @@ class Executor:
         secrets: Sequence[str] = (),
     ) -> None:
         """`secrets` are taken out of whatever an upstream says, should it repeat them."""
-        self._upstreams = upstreams
-        self._learner = learner
-        self._limits = limits
+        self.upstreams = upstreams
+        self.learner = learner
+        self.limits = limits
         self._secrets = [secret for secret in secrets if secret]
 
     async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
         """Carry the call out. Failures end up in `outcome.error`, after the last attempt.
 
-        A streamed answer goes to `sink`; where it breaks off after the commit point, `run` writes
-        the error event itself. `outcome`, where given, is filled as the call goes on.
+        A streamed answer goes to `sink`; where it breaks off after the commit point, the error
+        event goes there as well. `outcome`, where given, is filled as the call goes on.
         """
-        loop = asyncio.get_running_loop()
-        outcome = outcome or Outcome([])
-        begun = loop.time()
-        failures: list[tuple[Model, Failure]] = []
-        whole = False
-        chain = list(dict.fromkeys(call.decision.chain))
+        run = _Run(self, call, sink, outcome or Outcome([]))
+        self.learner.budget.request(time.monotonic())
         try:
-            while chain and len(outcome.attempts) < self._limits.attempts:
-                if loop.time() >= call.deadline:
-                    break
-                model = call.decision.snapshot.models[chain.pop(0)]
-                failure = await _Run(self, call, sink, outcome, model, begun, bool(chain)).attempt()
-                if failure is None:
-                    whole = True
-                    break
-                failures.append((model, failure))
-                if outcome.committed or not failure.kind.fallback:
-                    break
-                if (wait := self._worth_waiting(failure, call, chain, outcome)) is not None:
-                    await asyncio.sleep(wait)
-                    chain.insert(0, call.decision.snapshot.models.index(model))
-                    continue
-                if failure.kind is classify.CONTEXT:
-                    chain = _larger(call.decision, chain, model)
+            await run.run()
         finally:
-            outcome.upstream_s = loop.time() - begun
-        if not whole:
-            outcome.error = final(failures)
-            if outcome.committed and sink is not None:
-                await sink.write(error_event(outcome.error))
-        return outcome
+            run.outcome.upstream_s = run.loop.time() - run.delivery.begun
+        return run.outcome
 
-    def _worth_waiting(
-        self, failure: Failure, call: Call, chain: list[int], outcome: Outcome
-    ) -> float | None:
-        """Seconds to wait for the same target, where it says how long and nothing else is better.
-
-        Waited for are the only target left, and the first of a list, which is the caller's choice.
-        """
-        wait = failure.retry_after_s
-        chosen = call.decision.request.mode == "list" and len(outcome.attempts) == 1
-        if wait is None or (chain and not chosen) or failure.kind not in WAITED_FOR:
-            return None
-        fits = asyncio.get_running_loop().time() + wait < call.deadline
-        return wait if fits and wait <= self._limits.retry_after_wait_s else None
-
-    def note(self, model: Model, failure: Failure) -> None:
-        """Let the health of a target, or of its account, know of a failure of its own."""
-        kind, now = failure.kind, time.monotonic()
-        if kind.cool == "account":
-            self._learner.cool(model.upstream, kind.name, now, LONG_COOLDOWN_S)
-        elif kind is classify.MISSING:
-            self._learner.cool(model.target, kind.name, now, LONG_COOLDOWN_S)
-        elif kind.cool == "target":
-            key = model.target
-            if model.free and "free-models" in failure.message:
-                key = f"{model.upstream}:free"  # the allowance is the account's, not the model's
-            self._learner.cool(key, kind.name, now, failure.retry_after_s or None)
+    def scrubbed(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return text
 
 
 class _Run:
-    """One attempt."""
+    """One call on its way through the targets."""
 
-    def __init__(
-        self,
-        executor: Executor,
-        call: Call,
-        sink: Sink | None,
-        outcome: Outcome,
-        model: Model,
-        begun: float,
-        more: bool,
-    ) -> None:
+    def __init__(self, executor: Executor, call: Call, sink: Sink | None, outcome: Outcome) -> None:
         self.executor = executor
+        self.learner = executor.learner
+        self.limits = executor.limits
         self.call = call
-        self.sink = sink
         self.outcome = outcome
-        self.model = model
         self.loop = asyncio.get_running_loop()
-        self.begun = begun
-        self.limits = executor._limits
-        self.started = self.loop.time()
-        self.first_until = self._first_until(more)
+        self.delivery = Delivery(call, sink, outcome, self.loop.time())
+        self.models = call.decision.snapshot.models
+        self.chain = list(call.decision.chain)
+        self.failures: list[tuple[Model, Failure]] = []
+        self.retried: set[int] = set()
 
-    async def attempt(self) -> Failure | None:
-        """None where the answer is whole; else why it is not."""
-        record = Attempt(
-            self.model.id, self.model.upstream, round((self.started - self.begun) * 1000, 1)
+    async def run(self) -> None:
+        whole = False
+        while not whole and (index := self._next()) is not None:
+            failure = await self._attempt(index, bool(self.chain))
+            if failure is None:
+                return
+            if self.outcome.committed:
+                whole = await self._continue(index, failure)
+                break
+            if not failure.kind.fallback:
+                break
+            if failure.kind is classify.CONTEXT:
+                self._keep_larger(index)
+            await self._perhaps_again(index, failure)
+        if not whole:
+            self.outcome.error = final(self.failures)
+            if self.outcome.committed:
+                await self.delivery.write([error_event(self.outcome.error)])
+
+    # --- whom to send to ---
+
+    def _next(self) -> int | None:
+        """The next target to try: one that may be sent to now, else, before any attempt, any."""
+        if len(self.outcome.attempts) >= self.limits.attempts or self._too_late():
+            return None
+        passed_over: int | None = None
+        while self.chain:
+            index = self.chain.pop(0)
+            if self._admitted(index):
+                return index
+            passed_over = index if passed_over is None else passed_over
+        # With nothing else left the least bad is tried rather than failing on principle.
+        return passed_over if not self.outcome.attempts else None
+
+    def _too_late(self) -> bool:
+        """No attempt begins that cannot finish; the first one always may try."""
+        left = self.call.deadline - self.loop.time()
+        return left <= 0 or (bool(self.outcome.attempts) and left < 0.02)
+
+    def _admitted(self, index: int) -> bool:
+        model, now = self.models[index], time.monotonic()
+        first = not self.outcome.attempts
+        charged = (
+            not first and index not in self.retried and self.learner.failing(model.upstream, now)
         )
+        if charged and not self.learner.budget.spend(now):
+            return False
+        return index in self.retried or self.learner.admit(model, now)
+
+    def _keep_larger(self, index: int) -> None:
+        """Of the targets left, only those with a larger window than the one that was too small."""
+        least = self.models[index].context_length or 0
+        self.chain = [i for i in self.chain if (self.models[i].context_length or least + 1) > least]
+
+    async def _perhaps_again(self, index: int, failure: Failure) -> None:
+        """Put the same target back in front, once, where that is worth it: and wait if need be."""
+        wait = self._wait_before_again(index, failure)
+        if wait is None:
+            return
+        if self.loop.time() + wait >= self.call.deadline:
+            return
+        if not self.learner.budget.spend(time.monotonic()):
+            return
+        self.retried.add(index)
+        self.chain.insert(0, index)
+        await asyncio.sleep(wait)
+
+    def _wait_before_again(self, index: int, failure: Failure) -> float | None:
+        """Seconds before the same target is tried again, None where another one is better.
+
+        Once, quickly, after a reset or a 500. After a rate limit for as long as it asks, where it
+        is the only target left, or the first of a list, which is the caller's choice.
+        """
+        kind = failure.kind
+        if _quick(failure) and index not in self.retried:
+            return QUICK_S * self.learner.draw() if kind is classify.SERVER else 0.0
+        chosen = self.call.decision.request.mode == "list" and len(self.outcome.attempts) == 1
+        if kind not in WAITED_FOR or (self.chain and not chosen):
+            return None
+        wait = failure.retry_after_s
+        if wait is None:
+            if kind is not classify.RATE_LIMITED or self.chain:
+                return None
+            tries = len(self.outcome.attempts)
+            wait = BACK_OFF_S * 2.0 ** (tries - 1) * (0.5 + 0.5 * self.learner.draw())
+        return wait if wait <= self.limits.retry_after_wait_s else None
+
+    # --- one attempt ---
+
+    async def _attempt(
+        self,
+        index: int,
+        more: bool,
+        pieces: tuple[bytes, ...] | None = None,
+        splice: Splice | None = None,
+    ) -> Failure | None:
+        model, started = self.models[index], self.loop.time()
+        record = Attempt(model.id, model.upstream, round((started - self.delivery.begun) * 1000, 1))
         self.outcome.attempts.append(record)
-        if self.model.free:
-            learner = self.executor._learner
-            self.outcome.cooled |= learner.sent_free(self.model.upstream, time.monotonic())
-        failure: Failure | None = None
+        if model.free:
+            self.outcome.cooled |= self.learner.sent_free(model.upstream, time.monotonic())
+        if splice is None:
+            self.delivery.restart()
+        upstream = self.executor.upstreams[model.upstream]
+        exchange = Exchange(self.call, self.delivery, index, upstream, self.limits, self.learner)
         try:
-            await self._exchange(record)
-        except Failure as error:
-            failure = error
-        except TransportError as error:
-            failure = of_transport(error, self.outcome.committed)
-        except ReadTimeout:
-            failure = Failure(classify.TIMEOUT, self._timeout_text())
-        except EventTooLarge:
-            failure = Failure(classify.INVALID, "one event of the stream is too large")
-        except asyncio.CancelledError:
+            failure = await exchange.run(record, pieces or self.call.pieces, more, splice)
+        except BaseException:
             record.outcome = "client_closed"
+            self.learner.let_go(model)
             raise
-        finally:
-            record.duration_ms = round((self.loop.time() - self.started) * 1000, 1)
         if failure is None:
             record.outcome = "ok"
+            self.learner.well(model, time.monotonic())
             return None
-        for secret in self.executor._secrets:
-            failure.message = failure.message.replace(secret, "[redacted]")
+        failure.message = self.executor.scrubbed(failure.message)
         record.outcome = failure.kind.name
         record.message = failure.message
         record.status = failure.status or record.status
-        self.executor.note(self.model, failure)
-        self.outcome.cooled = True
+        self._note(index, failure)
+        if splice is None:
+            self.failures.append((model, failure))
         return failure
 
-    # --- limits ---
+    def _note(self, index: int, failure: Failure) -> None:
+        """Let the health of the target, or of its account, know of a fault of its own."""
+        kind, hint, model = failure.kind, failure.retry_after_s, self.models[index]
+        if kind is classify.MISSING:
+            hint = HINT_LONGEST_S
+        first = _quick(failure) and index not in self.retried
+        self.learner.fault(model, kind, time.monotonic(), hint, hard=kind.hard and not first)
+        self.outcome.cooled = True
 
-    def _first_until(self, more: bool) -> float:
-        """Until when the first content must have come, while another target is left to try."""
-        if self.limits.first_event_s is not None:
-            return min(self.started + self.limits.first_event_s, self.call.deadline)
-        if not more:
-            return self.call.deadline
-        found = self._expected()
-        wait = 3.0 * (found.ttft_s if self.call.stream else found.total_s)
-        return min(self.started + max(FIRST_EVENT_LEAST_S, wait), self.call.deadline)
+    # --- after the commit point ---
 
-    def _expected(self) -> Terms:
-        decision = self.call.decision
-        return decision.look().terms(decision.snapshot.models.index(self.model))
+    async def _continue(self, index: int, failure: Failure) -> bool:
+        """Finish an answer that broke off; True where the caller got the whole of it.
 
-    def _timeout_text(self) -> str:
-        waited = self.loop.time() - self.started
-        if self.outcome.committed:
-            return f"nothing came for {self.limits.idle_s:g} s in the middle of the answer"
-        return f"no answer began within {waited:.1f} s"
+        The first failure is what is reported where it cannot be done, not what came of trying.
+        """
+        setting = self.limits.continuation
+        delivered = self.delivery.delivered()
+        if setting == "never" or failure.kind not in CONTINUED_AFTER or delivered is None:
+            return False
+        for target, prefilled in self._continuations(index, setting, bool(delivered)):
+            if len(self.outcome.attempts) >= self.limits.attempts or self._too_late():
+                return False
+            now = time.monotonic()
+            if not self.learner.budget.spend(now) or not self.learner.admit(
+                self.models[target], now
+            ):
+                continue
+            splice = Splice(delivered, self.delivery.identity, prefilled=prefilled)
+            pieces = self._prefilled(delivered) if prefilled else self.call.pieces
+            second = await self._attempt(target, False, pieces, splice)
+            if second is None:
+                self.outcome.continued = True
+                return True
+            if not (prefilled and second.kind is classify.CALLER):
+                return False  # one continuation an answer; a refused prefill was none
+        return False
 
-    # --- one exchange ---
+    def _continuations(self, index: int, setting: str, some: bool) -> list[tuple[int, bool]]:
+        """(target, whether by prefill) in the order in which they are worth trying."""
+        same = [i for i in self.call.decision.snapshot.by_id[self.models[index].id] if i != index]
+        usable = self.call.decision.policy.usable
+        others = [
+            i for i in dict.fromkeys([*same, *self.chain]) if self.models[i].upstream in usable
+        ]
+        takers = [
+            i for i in [*others, index] if some and self.models[i].supports & capability.PREFILL
+        ]
+        if setting == "prefill":
+            return [(i, True) for i in takers[:1]]
+        again = [*others, index]
+        if takers:
+            return [(takers[0], True), (takers[0], False)]
+        return [(i, False) for i in again[:2]]
 
-    async def _exchange(self, record: Attempt) -> None:
-        name = msgspec.json.encode(self.model.id)
-        body = name.join(self.call.pieces) if len(self.call.pieces) > 1 else self.call.pieces[0]
-        upstream = self.executor._upstreams[self.model.upstream]
-        connect_until = min(self.started + self.limits.connect_s, self.call.deadline)
-        response = await upstream.send(
-            Send("POST", CHAT, body, HEADERS),
-            connect_until=connect_until,
-            until=self.first_until,
-        )
-        try:
-            record.status = response.status
-            kind = response.headers.get("content-type", "")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise Failure(classify.INVALID, "the upstream sent an encoding nobody asked for")
-            if not 200 <= response.status < 300:
-                await self._refusal(response)
-            if kind.startswith("text/event-stream"):
-                await self._events(response)
-            else:
-                await self._whole(response)
-        finally:
-            response.close()
-
-    async def _refusal(self, response: Response) -> None:
-        if response.status < 400:
-            raise Failure(
-                classify.INVALID,
-                f"the upstream answered with a redirect ({response.status}), which is not followed",
-                status=response.status,
-            )
-        body = await self._body(response, ERROR_BODY_LIMIT, self.loop.time() + 10.0)
-        raise classify.from_reply(response.status, response.headers, body, time.time())
-
-    async def _body(self, response: Response, limit: int, until: float) -> bytes:
-        pieces, size = [], 0
-        while data := await response.read(min(until, self.call.deadline)):
-            pieces.append(data)
-            size += len(data)
-            if size > limit:
-                raise Failure(classify.INVALID, "the upstream's answer is too large")
-        return b"".join(pieces)
-
-    # --- whole answers ---
-
-    async def _whole(self, response: Response) -> None:
-        body = await self._body(response, ANSWER_LIMIT, self.first_until)
-        completion = completion_in(body)
-        self.outcome.ttft_s = self.loop.time() - self.begun
-        usage = completion.get("usage")
-        self._succeed(usage if isinstance(usage, dict) else None, completion)
-        if self.call.stream and self.sink is not None:
-            await self._commit()
-            for event in events(completion, self.call.include_usage):
-                await self.sink.write(event)
-        else:
-            self.outcome.body = body
-
-    # --- streams ---
-
-    async def _events(self, response: Response) -> None:
-        reader = EventReader()
-        stream = ChunkStream(self.call.include_usage)
-        assembler = Assembler() if self.call.keep or not self.call.stream else None
-        held: list[bytes] = []
-        alive = self.loop.time()
-        finished: float | None = None
-        answer_began: float | None = None
-        while True:
-            until = min(self.call.deadline, alive + self.limits.idle_s)
-            if not stream.committed:
-                until = min(until, self.first_until)
-            if finished is not None:
-                until = min(until, finished + AFTER_FINISH_S)
-            try:
-                data = await response.read(until)
-            except ReadTimeout:
-                if finished is None:
-                    raise
-                data = b""
-            now = self.loop.time()
-            out = []
-            for event in reader.feed(data) if data else reader.flush():
-                piece = stream.take(event)
-                if event.data is not None:
-                    alive = now  # comments show that the line lives, not that the answer grows
-                if piece:
-                    out.append(piece)
-            if answer_began is None and stream.content_bytes:
-                answer_began = now
-            if stream.failure is not None:
-                out.append(stream.abandon())
-                if stream.committed and any(out):
-                    await self._forward(held, out, assembler)
-                raise stream.failure
-            if stream.finished and finished is None:
-                finished = now
-            held += out
-            if held and stream.committed:
-                await self._forward(held, [], assembler)
-            if stream.done or not data:
-                break
-        self.outcome.degraded = stream.degraded
-        closing = stream.end(self.call.decision.request.prompt_tokens)
-        await self._close(stream, closing, assembler, answer_began or finished)
-        if stream.done:
-            await self._drain(response)
-
-    async def _forward(
-        self, held: list[bytes], out: list[bytes], assembler: Assembler | None
-    ) -> None:
-        data = b"".join([*held, *out])
-        held.clear()
-        if assembler is not None:
-            assembler.add(data)
-        if self.call.stream and self.sink is not None:
-            if not self.outcome.committed:
-                self.outcome.ttft_s = self.loop.time() - self.begun
-                await self._commit()
-            await self.sink.write(data)
-
-    async def _commit(self) -> None:
-        self.outcome.committed = True
-        self.outcome.model = self.model
-        if self.sink is not None:
-            await self.sink.begin(self.outcome)
-
-    async def _close(
-        self,
-        stream: ChunkStream,
-        closing: bytes,
-        assembler: Assembler | None,
-        answer_began: float | None,
-    ) -> None:
-        """A whole streamed answer: give the end to whoever waits for it."""
-        completion = None
-        if assembler is not None:
-            assembler.add(closing)
-            completion = assembler.completion()
-            completion["usage"] = stream.usage
-        took = self.loop.time() - (answer_began or self.started)
-        tokens = (stream.usage or {}).get("completion_tokens") or 0
-        self.outcome.usage_estimated = stream.usage_estimated
-        self.outcome.finish = next(iter(stream.finishes.values()), None)
-        if answer_began is not None:
-            self.executor._learner.observe(
-                self.model.target,
-                answer_began - self.started,
-                took / tokens if tokens > 8 and took > 0 else None,
-            )
-        self._succeed(stream.usage, completion)
-        if self.call.stream and self.sink is not None:
-            if not self.outcome.committed:
-                await self._commit()
-            await self.sink.write(closing)
-        elif completion is not None:
-            self.outcome.ttft_s = self.outcome.ttft_s or self.loop.time() - self.begun
-            self.outcome.body = msgspec.json.encode(completion)
-
-    def _succeed(self, usage: dict[str, Any] | None, completion: dict[str, Any] | None) -> None:
-        self.outcome.model = self.model
-        self.outcome.usage = usage
-        self.outcome.completion = completion
-        if completion is not None and self.outcome.finish is None:
-            self.outcome.finish = completion["choices"][0].get("finish_reason")
-
-    async def _drain(self, response: Response) -> None:
-        """Let the body come to its end, so that the connection can be used again."""
-        try:
-            if await response.read(self.loop.time() + DRAIN_S):
-                response.close()  # bytes after the end: not to be trusted with the next answer
-        except (ReadTimeout, TransportError):
-            response.close()
+    def _prefilled(self, delivered: str) -> tuple[bytes, ...]:
+        """The request with what was delivered as the beginning of the assistant's answer."""
+        message = msgspec.json.encode({"role": "assistant", "content": delivered})
+        messages = bytes(self.call.body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
+        return self.call.body.splice(REMOVED, {"model": None, "messages": messages})
 
 
-def _larger(decision: Decision, chain: list[int], model: Model) -> list[int]:
-    """The targets left whose context window is larger than the one that was too small."""
-    models = decision.snapshot.models
-    least = model.context_length or 0  # unknown: any known window may be larger
-    return [i for i in chain if (models[i].context_length or least + 1) > least]
+def _quick(failure: Failure) -> bool:
+    """Whether one quick retry on the same target is worth it: a reset, or a plain 500."""
+    return failure.kind is classify.RESET or (
+        failure.kind is classify.SERVER and failure.status == 500
+    )

@@ -37,6 +37,8 @@ def of_transport(error: TransportError, committed: bool) -> Failure:
         return Failure(
             classify.CUT, "the upstream closed the connection in the middle of the answer"
         )
+    if error.kind == "reset":
+        return Failure(classify.RESET, str(error))
     if error.kind == "busy":
         return Failure(classify.BUSY, str(error))
     if error.kind == "connect_timeout":

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmr.core.decide import Decision
 from llmr.core.explain import explain
@@ -22,6 +23,11 @@ class Kept(Struct):
     outcome: dict[str, Any] | None = None
 
 
+def _bare(decision: Decision) -> Decision:
+    """The decision without the rankings and columns kept beside its telemetry: they are large."""
+    return replace(decision, telemetry=replace(decision.telemetry, memo={}, columns={}))
+
+
 class Decisions:
     """The newest decisions by id. An id tells whether it was ever given out by this process."""
 
@@ -35,7 +41,7 @@ class Decisions:
         """Keep a decision and give it its id."""
         self._last = next(self._counter)
         decision_id = f"dec-{self._boot}-{self._last:x}"
-        self._kept[decision_id] = Kept(decision, tenant)
+        self._kept[decision_id] = Kept(_bare(decision), tenant)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return decision_id

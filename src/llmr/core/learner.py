@@ -1,0 +1,170 @@
+"""The owner of all observations: what was seen of each target, and how well it is.
+
+It publishes an immutable vector from time to time; readers hold one reference. Single-threaded;
+every call is O(1) but `publish`.
+"""
+
+import math
+from collections.abc import Callable
+
+from llmr.core import health
+from llmr.core.allowance import Allowance
+from llmr.core.budget import RetryBudget
+from llmr.core.catalogue import Model, Snapshot
+from llmr.core.classify import Kind
+from llmr.core.health import Health
+from llmr.core.look import health_keys
+from llmr.core.telemetry import Telemetry
+
+PRIOR_WEIGHT = 20.0  # a prior counts as much as this many samples
+MEMORY = 200.0  # samples an estimate remembers
+PRIOR_SPREAD = math.log(2.5) / 1.645  # recorded: one in twenty takes 2.5 times the middle
+
+
+class _Mean:
+    """A decayed mean in log space: one slow answer does not undo a hundred quick ones."""
+
+    __slots__ = ("log", "square", "weight")
+
+    def __init__(self) -> None:
+        self.log = 0.0
+        self.square = 0.0
+        self.weight = 0.0
+
+    def add(self, value: float) -> None:
+        self.weight = min(self.weight + 1.0, MEMORY)
+        miss = math.log(value) - self.log
+        self.log += miss / self.weight
+        self.square += (miss * (math.log(value) - self.log) - self.square) / self.weight
+
+    def blend(self, prior: float) -> tuple[float, float]:
+        """(the mean, the value one in twenty exceeds), both shrunk towards the prior."""
+        share = self.weight / (self.weight + PRIOR_WEIGHT)
+        log = share * self.log + (1.0 - share) * math.log(prior)
+        own = math.sqrt(max(self.square, 0.0))
+        spread = share * own + (1.0 - share) * PRIOR_SPREAD
+        return math.exp(log), math.exp(log + 1.645 * spread)
+
+
+class Learner:
+    """Observations and health of every target. `draw` gives numbers in 0..1, for jitter."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self.draw = draw
+        self._ttft: dict[str, _Mean] = {}
+        self._tpot: dict[str, _Mean] = {}
+        self._count: dict[str, int] = {}
+        self._health: dict[str, Health] = {}
+        self._free_until: dict[str, float] = {}
+        self._version = 0
+        self.allowances: dict[str, Allowance] = {}
+        self.budget = RetryBudget()
+        self.changed = True
+
+    # --- what was seen ---
+
+    def observe(self, model: Model, ttft_s: float | None, tpot_s: float | None) -> None:
+        """Of a whole answer: seconds to the first content token, seconds per token after it."""
+        target = model.target
+        if ttft_s is not None and ttft_s > 0:
+            self._ttft.setdefault(target, _Mean()).add(ttft_s)
+        if tpot_s is not None and tpot_s > 0:
+            self._tpot.setdefault(target, _Mean()).add(tpot_s)
+        self._count[target] = self._count.get(target, 0) + 1
+        self.changed = True
+
+    def well(self, model: Model, now: float) -> None:
+        """A target gave a whole answer: it is well, and so is its account."""
+        for key in (model.target, model.upstream):
+            self._health[key] = health.succeeded(self._of(key), now)
+
+    def fault(
+        self, model: Model, kind: Kind, now: float, hint_s: float | None, *, hard: bool
+    ) -> None:
+        """An attempt failed. Only a fault of the target, or of its account, counts against it.
+
+        `hard`: it cools down at once; `hint_s`: the wait its upstream asked for, in seconds.
+        """
+        if kind.cool == "account":
+            wait = hint_s if hint_s is not None else health.HINT_LONGEST_S
+            self._fail(model.upstream, kind.name, now, wait, hard)
+        elif kind.cool == "free":
+            self._fail(f"{model.upstream}:free", kind.name, now, hint_s, hard)
+        elif kind.cool is not None:
+            self._fail(model.target, kind.name, now, hint_s, hard)
+            # The account cools only when told so; its window tells whether it is failing.
+            account = self._of(model.upstream)
+            self._health[model.upstream] = health.counted(account, now, good=False)
+        else:
+            self.let_go(model)
+
+    def _fail(self, key: str, why: str, now: float, hint_s: float | None, hard: bool) -> None:
+        state = self._of(key)
+        self._health[key] = health.failed(state, why, now, self.draw(), hard=hard, hint_s=hint_s)
+
+    def let_go(self, model: Model) -> None:
+        """An attempt ended without telling anything of its target."""
+        for key in health_keys(model):
+            if key in self._health:
+                self._health[key] = health.let_go(self._health[key])
+
+    # --- who may be sent to ---
+
+    def admit(self, model: Model, now: float) -> bool:
+        """Whether an attempt may go to this target now; a probe is taken where one is due."""
+        found = [(key, *health.admit(self._of(key), now)) for key in health_keys(model)]
+        if not all(admitted for _, admitted, _ in found):
+            return False
+        for key, _, state in found:
+            if key in self._health:
+                self._health[key] = state
+        return True
+
+    def failing(self, upstream: str, now: float) -> bool:
+        """Whether an account as a whole is failing."""
+        return health.failing(self._of(upstream), now)
+
+    def sent_free(self, upstream: str, now: float) -> bool:
+        """Count a request to a free row; True where that used the allowance up for now."""
+        until = self.allowances.setdefault(upstream, Allowance()).take(now)
+        if until is not None:
+            self._free_until[f"{upstream}:free"] = until
+        return until is not None
+
+    def cooling(self, now: float) -> dict[str, tuple[float, str]]:
+        """The targets and accounts that are to be left alone at `now`."""
+        out = {k: (until, "free_limit") for k, until in self._free_until.items() if until > now}
+        for key, state in self._health.items():
+            if state.until > now:
+                out[key] = (max(state.until, out.get(key, (0.0, ""))[0]), state.reason)
+            elif state.probe is not None and now - state.probe < health.PROBE_LEASE_S:
+                out[key] = (state.probe + health.PROBE_LEASE_S, "probing")
+        return out
+
+    def _of(self, key: str) -> Health:
+        return self._health.get(key, health.WELL)
+
+    # --- publishing ---
+
+    def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
+        """The vector for `snapshot` as of now."""
+        self._version += 1
+        self.changed = False
+        ttft, tpot, slow = [], [], []
+        for model in snapshot.models:
+            first, rate = self._ttft.get(model.target), self._tpot.get(model.target)
+            middle, late = (first or _NOTHING).blend(model.ttft_s.value)
+            ttft.append(middle if first else model.ttft_s.value)
+            slow.append(late)
+            tpot.append(rate.blend(model.tpot_s.value)[0] if rate else model.tpot_s.value)
+        return Telemetry(
+            self._version,
+            tuple(ttft),
+            tuple(tpot),
+            tuple(slow),
+            dict(self._count),
+            self.cooling(now),
+        )
+
+
+_NOTHING = _Mean()

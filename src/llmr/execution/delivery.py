@@ -1,0 +1,83 @@
+"""What the caller has got of a streamed answer, over every attempt that brought some of it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from llmr.core.catalogue import Model
+from llmr.core.chunks import ChunkStream
+from llmr.core.forms import Assembler
+from llmr.core.splice import KEPT_BYTES
+from llmr.execution.types import Call, Outcome, Sink
+
+
+class Delivery:
+    """Hands bytes to the sink, and remembers what a continuation would need."""
+
+    __slots__ = (
+        "_call",
+        "_sink",
+        "_stream",
+        "assembler",
+        "begun",
+        "identity",
+        "outcome",
+        "wanted",
+    )
+
+    def __init__(self, call: Call, sink: Sink | None, outcome: Outcome, begun: float) -> None:
+        """`begun` is the loop time at which the call began."""
+        self._call = call
+        self._sink = sink
+        self.begun = begun
+        self._stream: ChunkStream | None = None
+        self.wanted = call.stream and sink is not None
+        self.outcome = outcome
+        self.assembler: Assembler | None = None
+        self.identity: dict[str, Any] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Before an attempt from nothing: what an earlier one assembled does not count."""
+        if self._call.keep or not self.wanted:
+            self.assembler = Assembler()
+
+    async def send(self, data: bytes, model: Model, stream: ChunkStream) -> None:
+        """Give the caller bytes of an answer of `model`; the first ones are the commit point."""
+        if self.assembler is not None:
+            self.assembler.add(data)
+        if not self.wanted or self._sink is None:
+            return
+        if not self.outcome.committed:
+            await self.commit(model)
+        if self._stream is None:
+            self._stream = stream
+            self.identity = {"id": stream.id, "model": stream.model, "created": stream.created}
+        await self._sink.write(data)
+
+    async def commit(self, model: Model) -> None:
+        """The caller learns that `model` answers; from here on there is no starting over."""
+        self.outcome.committed = True
+        self.outcome.model = model
+        self.outcome.ttft_s = asyncio.get_running_loop().time() - self.begun
+        if self._sink is not None:
+            await self._sink.begin(self.outcome)
+
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        """Bytes that are no part of a stream that could be continued."""
+        if self._sink is not None:
+            for piece in pieces:
+                await self._sink.write(piece)
+
+    def delivered(self) -> str | None:
+        """The text the caller has, or None where a continuation could not be proved right.
+
+        Never inside tool calls or signed reasoning, nor for media or several choices: there a
+        second answer cannot be compared with the first.
+        """
+        stream = self._stream
+        if stream is None or not stream.plain or stream.content_bytes > KEPT_BYTES:
+            return None
+        return "".join(msgspec.json.decode(part, type=str) for part in stream.parts)

@@ -1,0 +1,86 @@
+"""The words of execution: what is to be done, what was tried, what came of it."""
+
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from llmr.core.body import Body
+from llmr.core.catalogue import Model
+from llmr.core.decide import Decision
+from llmr.errors import ApiError
+
+
+class Limits(Struct, frozen=True):
+    """Bounds of one request, in seconds. `first_event_s` None: worked out per model.
+
+    `continuation` is restart, prefill or never: how a cut stream may be continued.
+    """
+
+    attempts: int = 3
+    connect_s: float = 3.0
+    first_event_s: float | None = None
+    idle_s: float = 45.0
+    total_s: float = 600.0
+    retry_after_wait_s: float = 3.0
+    continuation: str = "restart"
+
+
+class Attempt(Struct):
+    """One send to one target, as it is shown to callers and in the log."""
+
+    model: str
+    upstream: str
+    started_ms: float
+    outcome: str = "running"
+    status: int | None = None
+    message: str | None = None
+    duration_ms: float | None = None
+
+
+class Call(Struct, frozen=True):
+    """One request to be answered.
+
+    `pieces` is the body to send, cut where the model name belongs. `deadline` is an instant of the
+    event loop's clock. `keep`: assemble a streamed answer, since somebody will want it whole.
+    """
+
+    decision: Decision
+    body: Body
+    pieces: tuple[bytes, ...]
+    stream: bool
+    include_usage: bool
+    deadline: float
+    keep: bool = False
+
+
+class Outcome(Struct):
+    """What became of a call. `completion` is the whole answer where it was asked or kept.
+
+    `model` is the target that answered, or finished the answer. `continued`: another target had
+    begun it. `cooled`: the health of some target changed.
+    """
+
+    attempts: list[Attempt]
+    model: Model | None = None
+    error: ApiError | None = None
+    committed: bool = False
+    continued: bool = False
+    cooled: bool = False
+    body: bytes = b""
+    completion: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
+    usage_estimated: bool = False
+    finish: str | None = None
+    ttft_s: float | None = None
+    upstream_s: float = 0.0
+    degraded: int = 0
+
+
+class Sink(Protocol):
+    """Where a streamed answer goes."""
+
+    async def begin(self, outcome: Outcome) -> None:
+        """The commit point: the answer of `outcome.model` starts."""
+
+    async def write(self, data: bytes) -> None:
+        """Some of its bytes. Returns when the caller has room for more."""

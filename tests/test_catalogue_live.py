@@ -1,0 +1,113 @@
+"""Live catalogue replies: what replaces the rows in force, and what is refused."""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from llmr import bundle
+from llmr.config import UpstreamConfig
+from llmr.core.catalogue import Snapshot
+from llmr.refresh import Source, _believable
+from llmr.upstreams.base import Response, Send, TransportError
+from tests.builders import model, snapshot
+
+
+class Answering:
+    """An upstream that gives one answer, or does not answer at all."""
+
+    name = "openrouter"
+
+    def __init__(self, status: int, body: bytes | None) -> None:
+        self.answer = status, body
+
+    async def send(self, request: Send, *, connect_until: float, until: float) -> Response:
+        assert (request.method, request.path) == ("GET", "/models")
+        status, body = self.answer
+        if body is None:
+            raise TransportError("connect", "refused")
+        return Answer(status, body)
+
+    async def close(self) -> None:
+        pass
+
+
+class Answer:
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self.left = [body[:1000], body[1000:], b""]
+
+    async def read(self, until: float) -> bytes:
+        return self.left.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+def looked(status: int, body: bytes | None) -> Source:
+    source = Source("openrouter", UpstreamConfig(api_key="k"), Answering(status, body))
+    asyncio.run(source.look())
+    return source
+
+
+def listing(count: int) -> bytes:
+    rows = [
+        {"id": f"live/{at}", "pricing": {"prompt": "0.000001", "completion": "0"}}
+        for at in range(count)
+    ]
+    return json.dumps({"data": rows, "total_count": count}).encode()
+
+
+def test_a_live_reply_replaces_the_bundled_rows() -> None:
+    source = looked(200, listing(400))
+    assert source.origin == "live"
+    assert {row.id for row in source.snapshot.models} == {f"live/{at}" for at in range(400)}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", source.snapshot.captured["openrouter"])
+    assert source.status()["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"<!DOCTYPE html><html>maintenance</html>", "not JSON"),
+        (200, b"", "not JSON"),
+        (200, b"[" * 100_000, "not JSON"),
+        (200, b"\xff\xfe", "not JSON"),
+        (200, b"[]", "no model"),
+        (200, b'{"data":[]}', "no model"),
+        (200, b'{"error":{"message":"down"}}', "no list"),
+        (200, b"null", "no list"),
+        (200, b'{"data":{"id":"x"}}', "no list"),
+        (200, listing(200), "200 models where"),
+        (200, b'{"data":[{"id":["x"]}]}', "refused"),
+        (503, listing(400), "503"),
+        (401, b"{}", "401"),
+        (302, b"", "302"),
+        (200, None, "not reachable"),
+    ],
+)
+def test_a_reply_that_cannot_be_right_is_refused_and_said(
+    status: int, body: bytes | None, said: str
+) -> None:
+    source = looked(status, body)
+    assert source.origin == "bundled"
+    assert source.snapshot.version == bundle.catalogue().version
+    assert said in str(source.status()["error"])
+
+
+@pytest.mark.parametrize("body", [b'[{"name":"x"}]', b'{"data":[{"id":null},{"id":5}]}', b"[1]"])
+@pytest.mark.parametrize("known", [None, snapshot(model())])
+def test_a_reply_without_a_single_id_is_refused(body: bytes, known: Snapshot | None) -> None:
+    problem, rows = _believable(body, known)
+    assert problem
+    assert rows == []
+
+
+def test_half_the_rows_and_one_more_are_believed() -> None:
+    known = snapshot(*(model(f"live/{at}") for at in range(100)))
+    assert _believable(listing(51), known)[0] is None
+    assert "49 models where 100" in str(_believable(listing(49), known)[0])
