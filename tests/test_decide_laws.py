@@ -412,6 +412,18 @@ def test_what_is_remembered_between_decisions_changes_none(
             assert remembered == outcome(asked, of, telemetry(of, cooling), now)
 
 
+def test_the_best_of_the_well_rows_is_looked_for_again_when_one_of_them_ends() -> None:
+    of = snapshot(
+        *(model(f"lab/{i:02d}", quality=0.9 - i / 100) for i in range(30)),
+        model("lab/30", quality=0.5, expires="2026-08-18"),
+        model("lab/31", quality=0.4),
+    )
+    shared = telemetry(of, {f"lab/lab/{i:02d}": "timeout" for i in range(30)})
+    for day, expected in ((0, "lab/30"), (1, "lab/31"), (0, "lab/30")):
+        now = Now(NOW.monotonic, NOW.wall + day * 86_400.0)
+        assert decide(request(), of, shared, POLICY, now).model.id == expected
+
+
 @given(catalogues(), bodies(), st.data())
 def test_the_explanation_lists_every_row_once_and_the_pick_among_the_candidates(
     catalogue: list[Model], fields: dict[str, Any], data: st.DataObject

@@ -267,8 +267,8 @@ def test_models_have_their_figures_and_sources(shared: Server) -> None:
 
 
 def test_metrics_count_what_happened(server: Server, sandbox: Control) -> None:
-    for _ in range(3):
-        server.chat(model=MODEL, temperature=0)
+    for stream in (True, False, False):
+        server.chat(model=MODEL, temperature=0, stream=stream)
     server.chat(model="no/such-model")
     sandbox.fault(MODEL, {"kind": "status", "status": 500})
     server.chat(model=MODEL)

@@ -21,7 +21,7 @@ def record(
     """The record of a request that ended at monotonic time `now`; `gone`: its caller left."""
     outcome = ticket.outcome
     error = error or (outcome.error if outcome is not None else None)
-    own = outcome is not None and ticket.cache not in ("hit", "joined")
+    own = outcome is not None and ticket.accounts
     usage = outcome.usage or {} if outcome is not None and own else {}
     attempts = outcome.attempts if outcome is not None and own else []
     return Record(
@@ -40,7 +40,7 @@ def record(
         completion_tokens=_tokens(usage, "completion_tokens"),
         cost_usd=ticket.cost_usd,
         cost_source=ticket.cost_source,
-        error=error.code if error is not None else None,
+        error=error.label if error is not None else None,
         ended=now,
     )
 
@@ -85,7 +85,7 @@ def told(record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "status": record.status,
         "model": record.model,
         "cache": record.cache,
-        "attempts": [msgspec.to_builtins(a) for a in attempts],
+        "attempts": [{**msgspec.to_builtins(a), "message": None} for a in attempts],
         "total_ms": round(record.total_s * 1000, 3),
         "first_token_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 3),
         "prompt_tokens": record.prompt_tokens,

@@ -37,7 +37,7 @@ class ApiError(LlmrError):
 
     `status` is the HTTP status, `code` a stable word, `param` the field to mend. `retry_after_s`
     becomes `Retry-After`. `retryable` becomes `x-should-retry`: whether the same request may
-    succeed later.
+    succeed later. `label` is the word for metrics and logs, where `code` is an upstream's own.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ApiError(LlmrError):
         kind: str | None = None,
         retry_after_s: float | None = None,
         retryable: bool = False,
-        decision_id: str | None = None,
+        label: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -60,7 +60,7 @@ class ApiError(LlmrError):
         self.type = kind or TYPES.get(status, "api_error")
         self.retry_after_s = retry_after_s
         self.retryable = retryable
-        self.decision_id = decision_id
+        self.label = label or code
 
     def body(self) -> dict[str, Any]:
         """The OpenAI error object."""

@@ -4,10 +4,11 @@ It wires the pure core to the edges and owns every task that is not a caller's o
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +29,7 @@ from llmr.core.learner import Learner
 from llmr.core.request import REMOVED, Request, normalised, parse
 from llmr.errors import ApiError, ConfigError
 from llmr.execution.executor import Executor
+from llmr.execution.failures import error_event
 from llmr.execution.types import Call, Limits, Outcome
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
@@ -38,13 +40,22 @@ from llmr.upstreams.http import Origin
 log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
+RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop that fails
 
 
 class Gateway:
     """Everything a running router is. Build it, `start` it, `answer` requests, `close` it."""
 
-    def __init__(self, config: Config, *, sandbox: bool = False, assume_keys: bool = False) -> None:
-        """`assume_keys`: decide as if every upstream had its key, for plans that send nothing."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sandbox: bool = False,
+        assume_keys: bool = False,
+        learner: Learner | None = None,
+    ) -> None:
+        """`assume_keys`: decide as if every upstream had its key, for plans that send nothing.
+        `learner`: what an earlier gateway has learned."""
         self.config = config
         self.sandbox = sandbox
         self.started = time.monotonic()
@@ -55,7 +66,7 @@ class Gateway:
                 self._origins[name] = _origin(name, upstream)
                 self.sources[name] = Source(name, upstream, self._origins[name])
         self._refresh = Refresh(self.sources, self._publish_snapshot)
-        self.learner = Learner(random.Random().random)
+        self.learner = learner or Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
         weights = config.routing.default_weights
@@ -84,12 +95,18 @@ class Gateway:
 
             self.shared = Shared(config.redis.address, config.redis.ttl_seconds)
         self._flights: dict[bytes, Flight] = {}
+        # Answers of other upstreams under the same names, or simulated ones, are other answers.
+        places = sorted((n, u.base_url) for n, u in config.upstreams.items() if u is not None)
+        self._scope = hashlib.blake2b(
+            msgspec.json.encode((sandbox, places)), digest_size=8
+        ).digest()
         self.hits = self.misses = 0
         self.decisions = Decisions()
         self.window = Window()
         self.observers: list[Any] = [self.window.add]
         self.in_flight = 0
         self.draining = False
+        self.restarts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- life ---
@@ -102,10 +119,10 @@ class Gateway:
                     await self._refresh.once()
             except TimeoutError:
                 log.info("the first look at the catalogues takes long; going on with what is there")
-        self._spawn(self._refresh.run())
-        self._spawn(self._publish_loop())
+        self._spawn("refresh", self._refresh.run)
+        self._spawn("publish", self._publish_loop)
         if self.shared is not None:
-            self._spawn(self.shared.run())
+            self._spawn("redis", self.shared.run)
 
     async def close(self) -> None:
         """Stop the background work and close every connection."""
@@ -118,15 +135,21 @@ class Gateway:
         if self.shared is not None:
             await self.shared.close()
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(self._keep(name, run)))
 
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background work stopped: %r", error)
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop for ever: where it fails it is told, counted, and started again."""
+        self.restarts[name] = 0
+        while True:
+            begun = time.monotonic()
+            try:
+                await run()
+            except Exception:
+                log.exception("background work %s failed", name)
+            wait = RESTART_S[min(self.restarts[name], len(RESTART_S) - 1)]
+            self.restarts[name] += 1
+            await asyncio.sleep(max(0.0, begun + wait - time.monotonic()))
 
     def _publish_snapshot(self, snapshot: Snapshot) -> None:
         if (
@@ -192,10 +215,11 @@ class Gateway:
                     raise error
         except ApiError as caught:
             error = caught
-            error.decision_id = ticket.decision_id
             raise
-        except asyncio.CancelledError:
-            gone = True
+        except asyncio.CancelledError as cancelled:
+            # The caller left, or the server ends the request and says why.
+            error = next((why for why in cancelled.args if isinstance(why, ApiError)), None)
+            gone = error is None
             raise
         finally:
             self.in_flight -= 1
@@ -225,7 +249,7 @@ class Gateway:
     async def _cached(
         self, body: Body, request: Request, rules: CacheRules, ticket: Ticket, sink: AnswerSink
     ) -> None:
-        key = cache_key(body, request, ticket.tenant)
+        key = cache_key(body, request, self._scope + ticket.tenant)
         include_usage = _include_usage(body)
         if rules.lookup:
             entry = await self._lookup(key)
@@ -242,7 +266,11 @@ class Gateway:
         else:
             ticket.cache = "miss" if rules.lookup else "bypass"
             flight = self._fly(key, body, request, rules, ticket)
-        await self._serve_flight(flight, request, include_usage, ticket, sink)
+        serving = self._serve_flight(flight, request, include_usage, ticket, sink)
+        if request.deadline_ms is None:
+            await serving
+        else:
+            await _within(request.deadline_ms / 1000.0, serving, ticket, sink)
 
     async def _lookup(self, key: bytes) -> Entry | None:
         if self.shared is not None and self.shared.connected:
@@ -253,9 +281,15 @@ class Gateway:
     def _fly(
         self, key: bytes, body: Body, request: Request, rules: CacheRules, ticket: Ticket
     ) -> Flight:
-        call = self._call(body, request, ticket.decision, keep=True)
-        flight = Flight(request.stream, call.include_usage)
+        # A caller's deadline ends its own waiting, not the call, which others may wait for.
+        call = self._call(body, replace(request, deadline_ms=None), ticket.decision, keep=True)
         ticket.sent = time.monotonic()
+
+        def forget() -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+        flight = Flight(request.stream, call.include_usage, forget)
 
         async def work() -> Outcome:
             try:
@@ -264,8 +298,7 @@ class Gateway:
                     self._store(key, outcome)
                 return outcome
             finally:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
+                forget()
 
         if rules.lookup:
             self._flights[key] = flight
@@ -290,7 +323,7 @@ class Gateway:
         ticket: Ticket,
         sink: AnswerSink,
     ) -> None:
-        ticket.cache = "hit"
+        ticket.cache, ticket.accounts = "hit", False
         ticket.cache_age_s = max(0.0, time.time() - entry.stored)
         ticket.model = self._model_named(entry.model, entry.upstream)
         ticket.cost_usd, ticket.cost_source = Decimal(0), "cache"
@@ -316,9 +349,11 @@ class Gateway:
                 async for piece in flight.pieces():
                     await sink.write(piece)
                 outcome = await flight.result()
+                ticket.accounts, flight.accounted = not flight.accounted, True
                 self._settle(ticket, outcome)
                 return
             outcome = await flight.result()
+        ticket.accounts, flight.accounted = not flight.accounted, True
         self._settle(ticket, outcome)
         if outcome.error is not None:
             raise outcome.error
@@ -332,16 +367,17 @@ class Gateway:
     def _call(self, body: Body, request: Request, decision: Decision | None, keep: bool) -> Call:
         assert decision is not None
         include_usage = _include_usage(body)
-        put: dict[str, bytes | None] = {"model": None}
-        if request.stream and not include_usage and decision.model.upstream != "openrouter":
-            put["stream_options"] = _with_usage(body)
+        asking = None
+        if request.stream and not include_usage:
+            asking = body.splice(REMOVED, {"model": None, "stream_options": _with_usage(body)})
         seconds = self.config.limits.total_s
         if request.deadline_ms is not None:
             seconds = min(seconds, request.deadline_ms / 1000.0)
         return Call(
             decision,
             body,
-            body.splice(REMOVED, put),
+            body.splice(REMOVED, {"model": None}),
+            asking,
             request.stream,
             include_usage,
             asyncio.get_running_loop().time() + seconds,
@@ -359,7 +395,7 @@ class Gateway:
     def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
         """What the caller's headers and body say of cost and model."""
         ticket.outcome, ticket.model = outcome, outcome.model
-        if ticket.cache == "joined":
+        if not ticket.accounts:
             ticket.cost_usd, ticket.cost_source = Decimal(0), "joined"
         elif outcome.model is not None:
             ticket.cost_usd, ticket.cost_source = accounting.cost_of(outcome)
@@ -389,9 +425,8 @@ class Gateway:
     async def cache_stats(self) -> dict[str, Any]:
         """Entries, bytes, hits and misses of the cache in use."""
         entries, size, backend = len(self.memory), self.memory.bytes, "memory"
-        if self.redis_connected:
-            entries, size = await self.shared.count()
-            backend = "redis"
+        if self.redis_connected and (counted := await self.shared.count_or_none()) is not None:
+            (entries, size), backend = counted, "redis"
         looked = self.hits + self.misses
         return {
             "entries": entries,
@@ -406,7 +441,7 @@ class Gateway:
         """Forget every cached answer; how many there were."""
         cleared = self.memory.clear()
         if self.redis_connected:
-            cleared += await self.shared.clear()
+            cleared += await self.shared.clear_or_none() or 0
         return cleared
 
     def health(self) -> dict[str, Any]:
@@ -431,6 +466,7 @@ class Gateway:
                 key: {"reason": why, "seconds_left": round(until - now, 1)}
                 for key, (until, why) in self.learner.cooling(now).items()
             },
+            "background": {name: {"restarts": n} for name, n in self.restarts.items()},
             "uptime_seconds": round(now - self.started, 1),
         }
 
@@ -464,6 +500,21 @@ def _origin(name: str, config: UpstreamConfig) -> Origin:
     if name == "openrouter":
         headers += [(b"http-referer", b"http://localhost/llmr"), (b"x-openrouter-title", b"llmr")]
     return Origin(name, config.base_url, tuple(headers))
+
+
+async def _within(
+    seconds: float, serving: Coroutine[Any, Any, None], ticket: Ticket, sink: AnswerSink
+) -> None:
+    """Wait for an answer as long as the caller wants to; what began ends with an error event."""
+    try:
+        async with asyncio.timeout(seconds):
+            await serving
+    except TimeoutError:
+        text = f"The answer did not come within the deadline of {seconds * 1000:g} ms."
+        error = ApiError(504, "deadline_exceeded", text, retryable=True)
+        if ticket.outcome is None or not ticket.outcome.committed:
+            raise error from None
+        await sink.write(error_event(error))
 
 
 def _include_usage(body: Body) -> bool:

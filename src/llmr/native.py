@@ -44,10 +44,7 @@ def routing_decision(ticket: Ticket) -> dict[str, Any]:
     """The decision of a request as `/route` shows it."""
     assert ticket.decision is not None
     outcome = ticket.outcome if ticket.cache not in ("hit", "joined") else None
-    summary = summarised(ticket.decision, ticket.decision_id, outcome)
-    if ticket.model is not None:
-        summary["selected_model"] = ticket.model.id
-    return summary
+    return summarised(ticket.decision, ticket.decision_id, outcome)
 
 
 def summarised(

@@ -30,7 +30,15 @@ class Shaped(dict[str, Any]):
             value = self[name]
         except KeyError:
             raise AttributeError(name) from None
-        return Shaped(value) if type(value) is dict else value
+        return _shaped(value)
+
+
+def _shaped(value: Any) -> Any:
+    if type(value) is dict:
+        return Shaped(value)
+    if type(value) is list:
+        return [_shaped(item) for item in value]
+    return value
 
 
 class Decided(Shaped):

@@ -79,6 +79,9 @@ class Router:
         return self._run(self._call(self._router.metrics))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("this Router is closed")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     @staticmethod

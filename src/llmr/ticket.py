@@ -13,7 +13,8 @@ from llmr.execution.types import Outcome
 class Ticket(Struct):
     """One request on its way through: what the surfaces put into headers and bodies.
 
-    Times are monotonic seconds. `cache` is hit, miss, joined or bypass.
+    Times are monotonic seconds. `cache` is hit, miss, joined or bypass. `accounts`: what the
+    upstreams did for it counts here, and not for another who waits for the same answer.
     """
 
     surface: str
@@ -22,6 +23,7 @@ class Ticket(Struct):
     decision: Decision | None = None
     decision_id: str | None = None
     cache: str = "bypass"
+    accounts: bool = True
     cache_age_s: float | None = None
     model: Model | None = None
     outcome: Outcome | None = None

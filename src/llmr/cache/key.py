@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -14,11 +15,28 @@ from llmr.errors import bad_request
 FORM = frozenset(("stream", "stream_options"))
 
 
+# A string before a colon is a key: no value is.
+_MEMBERS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:')
+
+
+def _members(value: Any) -> int:
+    """How many members the objects of a value have, all told."""
+    count, left = 0, [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            count += len(found)
+            left.extend(found.values())
+        elif isinstance(found, list):
+            left.extend(found)
+    return count
+
+
 def _number(text: str) -> Any:
     """1, 1.0 and 1e0 are one number; one that no float can hold is its text and nothing else."""
     value = float(text)
     if not math.isfinite(value):
-        return {"\0number": text}
+        return ["\0number", text]
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
@@ -36,6 +54,7 @@ def cache_key(body: Body, request: Request, scope: bytes) -> bytes:
         fields: dict[str, Any] = _decode(body.data)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise bad_request("invalid_json", "The body holds a number no parser agrees on.") from None
+    members = _members(fields)
     for name in REMOVED | FORM | {"model"}:
         fields.pop(name, None)
     wishes = (
@@ -48,6 +67,9 @@ def cache_key(body: Body, request: Request, scope: bytes) -> bytes:
         request.max_cost_usd,
     )
     digest = hashlib.blake2b(scope, digest_size=24)
+    if len(_MEMBERS.findall(body.data)) != members:
+        # A key given twice inside: what it means is up to who reads it, so only its bytes tell.
+        digest.update(body.data)
     digest.update(_encode((wishes, fields)))
     return digest.digest()
 

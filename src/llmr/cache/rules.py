@@ -24,8 +24,9 @@ def cache_rules(header: str | None) -> CacheRules:
     max_age = None
     for word in words:
         name, _, value = word.partition("=")
-        if name == "max-age" and value.strip('"').isdigit():
-            max_age = float(value.strip('"'))
+        age = value.strip('"')
+        if name == "max-age" and age.isascii() and age.isdigit():
+            max_age = float(age[:12])
     store = "no-store" not in words
     lookup = store and "no-cache" not in words and max_age != 0
     return CacheRules(lookup, store, max_age)

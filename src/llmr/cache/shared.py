@@ -24,6 +24,7 @@ DIGEST = 16
 OPERATION_S = 0.05
 CONNECT_S = 0.2
 PROBE_S = (0.5, 1.0, 2.0, 5.0)
+PING_S = 2.0
 PENDING_WRITES = 1000
 ENTRY_LIMIT = 8 * 1024 * 1024
 
@@ -83,8 +84,6 @@ class Shared:
         self._down = asyncio.Event()
         self._down.set()
         self._writes: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue(PENDING_WRITES)
-        self.faults = 0
-        self.rejected = 0
 
     async def get(self, key: bytes) -> Entry | None:
         """The entry, or None: absent, not ours, or the store did not answer in time."""
@@ -100,7 +99,6 @@ class Shared:
             return None
         entry = unpack(data)
         if entry is None:
-            self.rejected += 1
             await self._forget(key)
         return entry
 
@@ -111,15 +109,27 @@ class Shared:
         try:
             self._writes.put_nowait((PREFIX + key, pack(entry)))
         except asyncio.QueueFull:
-            self.faults += 1
+            log.debug("the store is slow: a write behind was dropped")
 
     async def count(self) -> tuple[int, int]:
         """(entries, bytes) of ours in the store."""
-        entries = size = 0
-        async for name in self._client.scan_iter(PREFIX + b"*", count=1000):
-            entries += 1
-            size += await self._client.strlen(name)
-        return entries, size
+        names = [name async for name in self._client.scan_iter(PREFIX + b"*", count=1000)]
+        size = 0
+        for start in range(0, len(names), 500):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for name in names[start : start + 500]:
+                    pipe.strlen(name)
+                sizes = await pipe.execute(raise_on_error=False)
+            size += sum(n for n in sizes if isinstance(n, int))
+        return len(names), size
+
+    async def count_or_none(self) -> tuple[int, int] | None:
+        """`count`, or None where the store does not answer."""
+        try:
+            return await self.count()
+        except self.errors as error:
+            self._fault(error)
+            return None
 
     async def clear(self) -> int:
         """Remove every entry of ours; how many there were."""
@@ -127,6 +137,14 @@ class Shared:
         for start in range(0, len(names), 500):
             await self._client.unlink(*names[start : start + 500])
         return len(names)
+
+    async def clear_or_none(self) -> int | None:
+        """`clear`, or None where the store does not answer."""
+        try:
+            return await self.clear()
+        except self.errors as error:
+            self._fault(error)
+            return None
 
     async def run(self) -> None:
         """Probe, join, write behind, until cancelled."""
@@ -156,6 +174,19 @@ class Shared:
             self._told = False
             self._down.clear()
             log.info("redis %s answers: caching there", self.place)
+            await self._while_connected()
+
+    async def _while_connected(self) -> None:
+        """Ping now and then, so that health tells the truth when nothing is looked up."""
+        while self.connected:
+            try:
+                await asyncio.wait_for(self._down.wait(), PING_S)
+            except TimeoutError:
+                try:
+                    async with asyncio.timeout(CONNECT_S):
+                        await self._client.ping()
+                except self.errors as error:
+                    self._fault(error)
 
     async def _write(self) -> None:
         while True:
@@ -176,7 +207,6 @@ class Shared:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:
-        self.faults += 1
         if "WRONGTYPE" in str(error):
             return
         if self.connected:

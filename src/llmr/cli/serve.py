@@ -1,12 +1,11 @@
-"""Running the server: the socket, the signals, the words at the start."""
+"""Running the server: the socket, the processes, the words at the start."""
 
 import errno
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -17,8 +16,12 @@ from llmr.config import Config
 from llmr.gateway import Gateway
 from llmr.observe import log as request_log
 from llmr.server.asgi import Application
+from llmr.server.process import Server, descriptors
+from llmr.server.protocol import Protocol
+from llmr.server.reload import Reloader
 
 KEEP_ALIVE_S = 75
+FLUSH_S = 1
 
 log = logging.getLogger("llmr.server")
 
@@ -33,75 +36,81 @@ def run(path: str | None, flags: Mapping[str, Any], workers: int, sandbox: bool,
         from llmr.sandbox.process import SandboxProcess
 
         simulated = SandboxProcess().start()
-        config = with_sandbox(config, simulated.base_url)
+    url = simulated.base_url if simulated is not None else None
+    load = loader(path, flags, url)
     try:
         if workers > 1:
             from llmr.cli.workers import serve_many
 
-            url = simulated.base_url if simulated is not None else None
-            return serve_many(path, flags, config, listening, workers, url, level)
-        return serve_one(config, listening, sandbox, level, lambda gateway: banner(gateway, port))
+            return serve_many(path, flags, load(), listening, workers, url, level)
+        return serve_one(load, listening, sandbox, level, lambda gateway: banner(gateway, port))
     finally:
         listening.close()
         if simulated is not None:
             simulated.stop()
 
 
+def loader(path: str | None, flags: Mapping[str, Any], sandbox: str | None) -> Callable[[], Config]:
+    """Reads the configuration, now and whenever it is to be read again."""
+
+    def load() -> Config:
+        config = configuration.load(path, flags)
+        return config if sandbox is None else with_sandbox(config, sandbox)
+
+    return load
+
+
 def serve_one(
-    config: Config, listening: socket.socket, sandbox: bool, level: str, ready: Any
+    load: Callable[[], Config], listening: socket.socket, sandbox: bool, level: str, ready: Any
 ) -> int:
     """One server in this process."""
-    listener = request_log.start(level)
+    config = load()
+    writer = request_log.start(level, secrets(config))
+
+    def load_again() -> Config:
+        fresh = load()
+        writer.hide(secrets(fresh))
+        return fresh
+
     gateway = Gateway(config, sandbox=sandbox)
     gateway.observers.append(request_log.write)
-    server = Server(uvicorn_config(Application(gateway)), gateway, ready)
-    server.run(sockets=[listening])
-    listener.stop()
-    return 0 if server.started else FAILED
+    application = Application(gateway)
+    application.wire.descriptors = descriptors()
+    reloader = Reloader(application, load_again)
+    server = Server(uvicorn_config(application), application, reloader, ready)
+    try:
+        server.run(sockets=[listening])
+    finally:
+        writer.stop()
+    return server.exit_code if server.started else FAILED
 
 
-def uvicorn_config(app: Any) -> uvicorn.Config:
+def secrets(config: Config) -> Iterator[str]:
+    """What must never be written down."""
+    yield from config.server.api_keys
+    yield config.redis.password or ""
+    for upstream in config.upstreams.values():
+        if upstream is not None and isinstance(upstream.api_key, str):
+            yield upstream.api_key
+
+
+def uvicorn_config(application: Application) -> uvicorn.Config:
     """uvicorn as a carrier of bytes: no log lines, no headers of its own but the date."""
+    protocol: Any = partial(Protocol, application.wire)
     return uvicorn.Config(
-        app,
+        application,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=protocol,
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=FLUSH_S,
         backlog=2048,
     )
-
-
-class Server(uvicorn.Server):
-    """uvicorn that exits 0 after a signal: streams finish first, a second signal ends them."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Any) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready(self._gateway)
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self._gateway.draining = True
-        super().handle_exit(sig, frame)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again once it has finished, which turns a clean end into a kill.
-        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:

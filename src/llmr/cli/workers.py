@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from llmr.cli.serve import banner, log, serve_one, with_sandbox
-from llmr.config import Config, load
+from llmr.cli.serve import banner, loader, log, serve_one
+from llmr.config import Config
 from llmr.gateway import Gateway
+from llmr.observe import log as request_log
 
 LEAST_LIFE_S = 1.0  # a worker that lived shorter is not restarted at once
 PATIENCE = 5  # as often may workers die young before the supervisor gives up
@@ -41,12 +42,15 @@ class Supervisor:
         self._count = count
         self._workers: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
         self._stopping = 0
+        self._ended_by = 0
         self._young = 0
 
     def run(self) -> int:
         """The exit code, once every worker has ended."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._reload)
         for slot in range(self._count):
             self._start(slot)
         while self._workers:
@@ -54,7 +58,9 @@ class Supervisor:
             for slot, (child, born) in list(self._workers.items()):
                 if child.poll() is not None:
                     self._ended(slot, child, born)
-        return 0 if self._young <= PATIENCE else 1
+        if self._young > PATIENCE:
+            return 1
+        return 128 + self._ended_by if self._ended_by else 0
 
     def _start(self, slot: int) -> None:
         command = [
@@ -83,9 +89,18 @@ class Supervisor:
 
     def _stop(self, number: int, frame: Any) -> None:
         """Workers finish their streams on the first signal, and end on the second."""
+        if self._stopping:
+            self._ended_by = number
         self._stopping += 1
+        self._tell(signal.SIGTERM)
+
+    def _reload(self, number: int, frame: Any) -> None:
+        """Every worker reads the configuration again, and says in its health what came of it."""
+        self._tell(number)
+
+    def _tell(self, number: int) -> None:
         for child, _ in self._workers.values():
-            child.send_signal(signal.SIGTERM)
+            child.send_signal(number)
 
 
 def serve_many(
@@ -103,19 +118,19 @@ def serve_many(
     banner(gateway, listening.getsockname()[1])
     given = {key: value for key, value in flags.items() if value is not None}
     orders = Orders(path, given, listening.fileno(), sandbox_url, level)
-    return Supervisor(orders, workers).run()
+    writer = request_log.start(level)
+    try:
+        return Supervisor(orders, workers).run()
+    finally:
+        writer.stop()
 
 
 def main() -> int:
     """One worker."""
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
-    config = load(orders.path, orders.flags)
-    if orders.sandbox_url is not None:
-        config = with_sandbox(config, orders.sandbox_url)
+    load = loader(orders.path, orders.flags, orders.sandbox_url)
     listening = socket.socket(fileno=orders.descriptor)
-    return serve_one(
-        config, listening, orders.sandbox_url is not None, orders.level, lambda _: None
-    )
+    return serve_one(load, listening, orders.sandbox_url is not None, orders.level, lambda _: None)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections import deque
 MINUTE_LIMIT = 20
 DAY_LIMIT = 50  # 1,000 for accounts that ever bought credits; the account itself tells, where asked
 MINUTE_S, DAY_S = 60.0, 86_400.0
+MOST_KEPT = 1000  # no day limit is higher
 
 
 class Allowance:
@@ -13,7 +14,7 @@ class Allowance:
     __slots__ = ("_sent", "day_limit")
 
     def __init__(self) -> None:
-        self._sent: deque[float] = deque()
+        self._sent: deque[float] = deque(maxlen=MOST_KEPT)
         self.day_limit = DAY_LIMIT
 
     def take(self, now: float) -> float | None:

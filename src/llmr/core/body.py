@@ -70,7 +70,7 @@ class Body:
 
     def _doubled(self) -> ApiError:
         name = _first_double(self.data)
-        which = f"The key {name!r}" if name else "A key"
+        which = f"The key {name!r}" if name is not None else "A key"
         text = f"{which} is given twice. Send each top-level key once."
         return bad_request("duplicate_key", text, name)
 
@@ -141,14 +141,20 @@ def _same(literal: bytes, key: str) -> bool:
 
 def _first_double(data: bytes) -> str | None:
     """The first key that a valid JSON object has twice, where another parser can tell."""
-    doubles: list[str] = []
+    double: str | None = None
 
     def collect(pairs: list[tuple[str, Any]]) -> None:
-        keys = [key for key, _ in pairs]
-        doubles[:] = [key for key in keys if keys.count(key) > 1]
+        nonlocal double  # the outermost object comes last
+        seen: set[str] = set()
+        double = None
+        for key, _ in pairs:
+            if key in seen:
+                double = key
+                return
+            seen.add(key)
 
     try:
         json.loads(data, object_pairs_hook=collect, parse_int=str)
     except (ValueError, RecursionError):
         return None  # it is stricter about numbers and depth; the refusal stands without the name
-    return doubles[0][:200] if doubles else None
+    return double[:200] if double is not None else None

@@ -16,10 +16,8 @@ ALIAS = "alias"
 NOT_CHAT = "not_chat"
 FAULT = "fault"
 
-# Suffixes that change how a known row is served, not what it is (OpenRouter's variants).
-VARIANTS = frozenset(
-    ("free", "nitro", "floor", "exacto", "online", "thinking", "extended", "batch")
-)
+# Suffixes that change how a known row is served, not what it is or whether it is paid for.
+VARIANTS = frozenset(("nitro", "floor", "exacto", "online"))
 
 
 class Figure(Struct, frozen=True):

@@ -58,9 +58,9 @@ class _Groq(Struct):
 
 
 class _Chunk(Struct):
-    id: str | None = None
-    model: str | None = None
-    created: int | None = None
+    id: Any = None
+    model: Any = None
+    created: Any = None
     choices: list[_Choice] | UnsetType | None = UNSET
     usage: dict[str, Any] | UnsetType | None = UNSET
     error: Raw | UnsetType = UNSET
@@ -115,6 +115,7 @@ class ChunkStream:
 
     __slots__ = (
         "_asked",
+        "_choices_asked",
         "_groq_usage",
         "_held",
         "_tools",
@@ -136,8 +137,9 @@ class ChunkStream:
         "usage_estimated",
     )
 
-    def __init__(self, include_usage: bool) -> None:
-        """`include_usage`: whether the caller asked for a usage chunk."""
+    def __init__(self, include_usage: bool, choices: int = 1) -> None:
+        """`include_usage`: whether a usage chunk was asked for; `choices`: how many answers."""
+        self._choices_asked = choices
         self._asked = include_usage
         self._held: list[bytes] = []
         self._tools: dict[int, _ToolIndexes] = {}
@@ -147,9 +149,9 @@ class ChunkStream:
         self.done = False
         self.failure: Failure | None = None
         self.finishes: dict[int, str | None] = {}
-        self.id: str | None = None
-        self.model: str | None = None
-        self.created: int | None = None
+        self.id: Any = None
+        self.model: Any = None
+        self.created: Any = None
         self.usage: dict[str, Any] | None = None
         self.usage_estimated = False
         self.content_bytes = 0
@@ -163,6 +165,11 @@ class ChunkStream:
     def finished(self) -> bool:
         """Whether every choice that began has its finish."""
         return bool(self.finishes) and all(self.finishes.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether as many choices as were asked for have their finish: little can follow."""
+        return len(self.finishes) >= self._choices_asked and self.finished
 
     def take(self, event: Event) -> bytes:
         """The bytes to send on for one event; empty where there is nothing to send."""

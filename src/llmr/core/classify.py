@@ -120,7 +120,9 @@ STATUSES: Mapping[int, Kind] = {
     529: OVERLOADED,
 }
 
+# Upstreams repeat the caller's words in their reasons: prose about keys counts only at the start.
 PROSE: tuple[tuple[re.Pattern[str], Kind], ...] = (
+    (re.compile(r"^(?:incorrect|invalid|missing)? ?api key\b"), CREDENTIALS),
     (
         re.compile(
             r"context (?:length|window|size)|(?:prompt|input) (?:is )?too long|maximum context"
@@ -128,11 +130,11 @@ PROSE: tuple[tuple[re.Pattern[str], Kind], ...] = (
         CONTEXT,
     ),
     (re.compile(r"not a valid model|model\b.{0,80}\bdoes not exist|no endpoints found"), MISSING),
-    (re.compile(r"api[ -]?key|subscription key|authentication"), CREDENTIALS),
-    (re.compile(r"moderation|content (?:policy|filter)|flagged|safety"), REFUSED),
-    (re.compile(r"out of credits?|insufficient (?:credits?|balance|funds)"), CREDIT),
+    (re.compile(r"moderation|content (?:policy|filter)|flagged"), REFUSED),
 )
 
+CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z", re.ASCII)
+PARAM = re.compile(r"[\w.\[\]-]{1,100}\Z", re.ASCII)
 PLAIN_WORDS = frozenset(("invalid_request_error", "api_error", "error", "none"))
 SECRET = re.compile(
     r"\b(?:sk|pk|key|gsk|xai)-[\w-]{6,}|\bBearer\s+\S+|AIza[\w-]{20,}|\*{2,}[\w-]*"
@@ -183,7 +185,7 @@ def from_event(error: Any, status: int | None = None) -> Failure:
     if status is None and isinstance(error, dict):
         for key in ("code", "status_code", "status", "http_status"):
             value = error.get(key)
-            if isinstance(value, str) and value.isdigit():
+            if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
                 value = int(value)
             if isinstance(value, int) and 400 <= value < 600:
                 status = value
@@ -196,8 +198,9 @@ def _failure(status: int | None, parsed: Any, headers: Mapping[str, str], wall: 
     message = _message(facts, parsed)
     kind = _of_reply(status, facts, message)
     codes = (c for f in facts if isinstance(c := f.get("code"), str) and not c.isdigit())
-    code = next((c for c in codes if c.lower() not in PLAIN_WORDS), None)
-    param = next((p for f in facts if isinstance(p := f.get("param"), str)), None)
+    code = next((c for c in codes if c.lower() not in PLAIN_WORDS and _plain(c, CODE)), None)
+    params = (p for f in facts if isinstance(p := f.get("param"), str))
+    param = next((p for p in params if _plain(p, PARAM)), None)
     return Failure(
         kind,
         _shown(kind, message, status),
@@ -206,6 +209,11 @@ def _failure(status: int | None, parsed: Any, headers: Mapping[str, str], wall: 
         param=param,
         retry_after_s=wait_s(headers, facts, message, wall),
     )
+
+
+def _plain(text: str, form: re.Pattern[str]) -> bool:
+    """Whether a word of an upstream may be repeated in its own place: short, and no secret."""
+    return form.match(text) is not None and scrub(text) == text
 
 
 def _shown(kind: Kind, message: str, status: int | None) -> str:
@@ -262,7 +270,8 @@ def _of_reply(status: int | None, facts: list[dict[str, Any]], message: str) -> 
 def _kind(status: int | None, facts: list[dict[str, Any]], message: str) -> Kind:
     for word in _words(facts):
         if (kind := WORDS.get(word)) is not None:
-            return kind
+            # Whatever it says, these two are about the router's account, never about the caller.
+            return STATUSES[status] if status in (401, 402) and kind.own_status else kind
     if status is not None and status >= 500:
         return STATUSES.get(status, SERVER)
     prose = message.lower()

@@ -70,7 +70,7 @@ class Assembler:
 
     def completion(self) -> dict[str, Any]:
         """The whole answer as a `chat.completion` object."""
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        choices = [_settled(self._choices[index]) for index in sorted(self._choices)]
         for choice in choices:
             for call in choice["message"].get("tool_calls") or ():
                 call.pop("index", None)
@@ -78,22 +78,53 @@ class Assembler:
         return out if self.usage is None else {**out, "usage": self.usage}
 
 
+class _Text:
+    """Text that grows piece by piece, joined once at the end."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, first: str) -> None:
+        self.parts = [first]
+
+
 def _joined(before: Any, more: Any) -> Any:
     """Text grows as text; once a part came as a list, all of it is a list of parts."""
-    if before is None or isinstance(before, str) is isinstance(more, str):
-        return more if before is None else before + more
-    return _parts(before) + _parts(more)
+    if isinstance(before, _Text) and isinstance(more, str):
+        before.parts.append(more)
+        return before
+    if before is None:
+        return _Text(more) if isinstance(more, str) else list(more)
+    grown = _parts(before)
+    grown += _parts(more)
+    return grown
 
 
 def _parts(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}] if value else []
-    return list(value)
+    if isinstance(value, list):
+        return value
+    text = "".join(value.parts) if isinstance(value, _Text) else value
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _settled(value: Any) -> Any:
+    """Plain data, with every growing text joined."""
+    if isinstance(value, _Text):
+        return "".join(value.parts)
+    if isinstance(value, dict):
+        return {key: _settled(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_settled(inner) for inner in value]
+    return value
 
 
 def _merge_lists(into: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     for key, value in more.items():
-        into[key] = (into.get(key) or []) + value if isinstance(value, list) else value
+        if isinstance(value, list):
+            into.setdefault(key, [])
+            into[key] = into[key] or []
+            into[key] += value
+        else:
+            into[key] = value
     return into
 
 
@@ -106,15 +137,18 @@ def _add_tools(message: dict[str, Any], fragments: list[dict[str, Any]]) -> None
             calls.append(call)
         for key, value in fragment.items():
             if key == "function":
-                function = call["function"]
-                for name, text in (value or {}).items():
-                    if name == "arguments" and isinstance(text, str):
-                        function[name] = function.get(name, "") + text
-                    elif text:
-                        function[name] = text
+                _add_function(call["function"], value or {})
             elif value is not None:
                 call[key] = value
         call["function"].setdefault("arguments", "")
+
+
+def _add_function(function: dict[str, Any], fragment: dict[str, Any]) -> None:
+    for name, text in fragment.items():
+        if name == "arguments" and isinstance(text, str):
+            function[name] = _joined(function.get(name) or None, text)
+        elif text:
+            function[name] = text
 
 
 def _add_details(message: dict[str, Any], details: list[dict[str, Any]]) -> None:
@@ -122,14 +156,13 @@ def _add_details(message: dict[str, Any], details: list[dict[str, Any]]) -> None
     blocks = message.setdefault("reasoning_details", [])
     for detail in details:
         last = blocks[-1] if blocks else None
-        same = last is not None and all(last.get(k) == detail.get(k) for k in ("index", "type"))
-        if not same or last is None:
-            blocks.append(dict(detail))
-            continue
+        if last is None or any(last.get(k) != detail.get(k) for k in ("index", "type")):
+            last = {}
+            blocks.append(last)
         for key, value in detail.items():
-            if key in ("text", "summary", "data") and isinstance(last.get(key), str) and value:
-                last[key] += value
-            elif value:
+            if key in ("text", "summary", "data") and isinstance(value, str):
+                last[key] = _joined(last.get(key), value)
+            elif value or key not in last:
                 last[key] = value
 
 

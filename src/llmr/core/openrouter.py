@@ -24,6 +24,8 @@ ROUTER_NAME = re.compile(r"^openrouter/|(?:^|[-/])router(?:[-/:]|$)")
 # Recorded first-token times of these include the thinking, which they do not stream.
 HIDES_THINKING = frozenset(("openai", "google", "x-ai"))
 LONGEST_ID = 256
+# A bare server lists names and nothing of what they can do: most take tools and JSON nowadays.
+UNTOLD = capability.TOOLS | capability.JSON_OBJECT | capability.JSON_SCHEMA
 FAR_FUTURE = "2090"  # sentinel dates such as 2098-12-31 mean: no end announced
 
 
@@ -52,7 +54,9 @@ def snapshot(
 
 def _readable(row: Any) -> bool:
     name = row.get("id") if isinstance(row, dict) else None
-    return isinstance(name, str) and bool(name.strip()) and len(name) <= LONGEST_ID
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_ID:
+        return False
+    return name.isprintable() and " " not in name  # it goes into headers and log lines
 
 
 def _strings(value: Any) -> Sequence[str]:
@@ -121,8 +125,13 @@ def _model(
     reasoning = _object(row.get("reasoning"))
     prices = price.parse(_object(row.get("pricing")))
     expires = row.get("expiration_date")
-    lengths = [_positive(row.get("context_length")), _positive(limits.get("context_length"))]
-    supports = (
+    lengths = [
+        _positive(row.get("context_length")),
+        _positive(row.get("max_model_len")),
+        _positive(limits.get("context_length")),
+    ]
+    supports = 0 if "supported_parameters" in row else UNTOLD
+    supports |= (
         capability.mask_of(_strings(row.get("supported_parameters")), capability.PARAMETERS)
         | capability.mask_of(_strings(architecture.get("input_modalities")), capability.INPUTS)
         | capability.mask_of(_strings(architecture.get("output_modalities")), capability.OUTPUTS)

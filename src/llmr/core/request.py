@@ -33,7 +33,7 @@ REMOVED = frozenset((*WISHES, "models"))
 
 MOST_NAMES, LONGEST_NAME = 64, 256
 DEFAULT_OUTPUT_TOKENS = 300
-MOST_TOKENS = 10**9
+MOST_TOKENS, MOST_CHOICES = 10**9, 128
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -60,6 +60,7 @@ class Request(Struct, frozen=True):
     max_tokens: int | None = None
     effort: str | None = None
     stream: bool = False
+    choices: int = 1
 
 
 class _Part(Struct):
@@ -120,7 +121,7 @@ def parse(
         raise bad_request(
             "unknown_priority",
             f"Unknown priority {name[:80]!r}. Use one of: {', '.join(PRIORITIES)}.",
-            "model" if asked else "priority",
+            "model" if asked is not None else "priority",
         )
     weights = wishes.weights() or (balanced if name == "balanced" else PRIORITIES[name])
     tokens, needs = _messages(body)
@@ -132,7 +133,8 @@ def parse(
     limits = (_limit(body, "max_completion_tokens"), _limit(body, "max_tokens"))
     max_tokens = min((n for n in limits if n is not None), default=None)
     effort = _effort(body)
-    choices = max(body.get("n", int, "a whole number") or 1, 1) if "n" in fields else 1
+    choices = (body.get("n", int, "a whole number") or 1) if "n" in fields else 1
+    choices = min(max(choices, 1), MOST_CHOICES)
     if "response_format" in fields:
         shape = body.get("response_format", _Format, "an object with a type")
         needs |= FORMAT_NEEDS.get(shape.type, 0) if shape else 0
@@ -160,6 +162,7 @@ def parse(
         max_tokens=max_tokens,
         effort=effort,
         stream=bool(body.get("stream", bool, "true or false")) if "stream" in fields else False,
+        choices=choices,
     )
 
 

@@ -3,13 +3,21 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+LONGEST_S = 86_400.0  # whatever is asked for beyond a day is a mistake, or no concern of today
+_UNIT = r"ms|mil\w*|s|sec\w*|m|min\w*|h|hour\w*"
+_NUMBER = r"\d{1,7}(?:\.\d{1,9})?"
 _TEXT = re.compile(
-    r"(?:retry|try again)\s+(?:in|after)\s+(\d+(?:\.\d+)?)\s*(ms|milli\w*|s\b|sec\w*)?", re.I
+    rf"(?:retry|try again)\s+(?:in|after)\s+({_NUMBER}\s*(?:(?:{_UNIT})(?![a-z]))?"
+    rf"(?:\s*{_NUMBER}\s*(?:{_UNIT})(?![a-z]))*)(?!\s*\w*day)",
+    re.I,
 )
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
+_PART = re.compile(rf"({_NUMBER})\s*({_UNIT})?", re.I)
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"^(\d{1,9}(?:\.\d{1,9})?)s$")
 
 
 def wait_s(
@@ -39,10 +47,19 @@ def _told(facts: Sequence[Mapping[str, Any]], message: str) -> Iterator[float]:
             yield seconds
         delay = fact.get("retryDelay")
         if isinstance(delay, str) and (match := _DURATION.match(delay)):
-            yield float(match[1])
+            yield min(float(match[1]), LONGEST_S)
     if match := _TEXT.search(message):
-        value = float(match[1])
-        yield value / 1000.0 if (match[2] or "").lower().startswith("m") else value
+        yield from _spoken(match[1])
+
+
+def _spoken(text: str) -> Iterator[float]:
+    """Seconds of "48.9s", "2m30s" or "5 minutes"."""
+    total = 0.0
+    for number, word in _PART.findall(text):
+        unit = word.lower()
+        thousandth = unit == "ms" or unit.startswith("mil")
+        total += float(number) * (0.001 if thousandth else _UNITS[unit[:1]])
+    yield min(total, LONGEST_S)
 
 
 def _number(value: Any) -> float | None:
@@ -52,11 +69,13 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except ValueError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return min(number, LONGEST_S) if math.isfinite(number) and number >= 0 else None
 
 
 def _date(text: str, wall: float) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - wall)
+        date = parsedate_to_datetime(text)
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)  # HTTP knows GMT only
+        return min(max(0.0, date.timestamp() - wall), LONGEST_S)
     except (TypeError, ValueError, OverflowError):
         return None

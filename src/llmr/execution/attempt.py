@@ -25,6 +25,7 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 AFTER_FINISH_S = 1.0  # a usage chunk may follow; an answer that has its finish waits no longer
 DRAIN_S = 0.25
 FIRST_LEAST_S, FIRST_MOST_S = 5.0, 30.0
+LONG_ANSWER_TOKENS = 4096
 SHARE = 0.6  # of the time left, while another target could still use the rest
 HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
 
@@ -79,19 +80,24 @@ class Exchange:
     def _first_until(self, more: bool) -> float:
         """Until when the first content must have come; only while another target is left to try."""
         deadline = self.call.deadline
-        if self.limits.first_event_s is not None:
-            return min(self.started + self.limits.first_event_s, deadline)
-        if not more:
+        if not more and self.limits.first_event_s is None:
             return deadline
-        decision = self.call.decision
-        found = decision.look().terms(self.index)
-        late = decision.telemetry.slow_s[self.index] * found.ttft_s
-        late /= decision.telemetry.ttft_s[self.index]  # the effort asked for lengthens both alike
-        wait = min(max(3.0 * late, FIRST_LEAST_S), FIRST_MOST_S)
-        wait = max(wait, 3.0 * found.ttft_s)
+        wait = self.limits.first_event_s
+        decision, index = self.call.decision, self.index
+        if wait is None:
+            expected = decision.look().terms(index).ttft_s
+            # The effort asked for lengthens the usual and the late first token alike.
+            late = decision.telemetry.slow_s[index] * expected / decision.telemetry.ttft_s[index]
+            wait = min(max(3.0 * late, FIRST_LEAST_S), FIRST_MOST_S)
+            wait = max(wait, 3.0 * expected)
         if not self.call.stream:
-            wait += found.total_s - found.ttft_s
-        return self.started + min(wait, SHARE * (deadline - self.started))
+            # A whole answer shows nothing before its end: it gets the time to write all it may.
+            most = decision.request.max_tokens or self.model.max_output or LONG_ANSWER_TOKENS
+            most = min(most, LONG_ANSWER_TOKENS) * decision.request.choices
+            wait += 2.0 * most * decision.telemetry.tpot_s[index]
+        if more and self.limits.first_event_s is None:
+            wait = min(wait, SHARE * (deadline - self.started))
+        return min(self.started + wait, deadline)
 
     def _timeout_text(self) -> str:
         if self.outcome.committed:
@@ -148,9 +154,9 @@ class Exchange:
         if splice is not None:
             await self._splice_whole(completion, splice)
             return
-        self.outcome.ttft_s = self.loop.time() - self.delivery.begun
         self.outcome.usage = usage if isinstance(usage, dict) else None
         self._succeed()
+        self._observe_whole()
         self.outcome.completion = completion
         self.outcome.finish = completion["choices"][0].get("finish_reason")
         if self.delivery.wanted:
@@ -175,7 +181,8 @@ class Exchange:
 
     async def _events(self, response: Response, splice: Splice | None) -> None:
         reader = EventReader()
-        stream = ChunkStream(self.call.include_usage)
+        stream = ChunkStream(self.call.include_usage, self.call.decision.request.choices)
+        size = 0
         held: list[bytes] = []
         alive = self.loop.time()
         finished: float | None = None
@@ -193,6 +200,9 @@ class Exchange:
                     raise
                 data = b""
             now = self.loop.time()
+            size += len(data)
+            if size > ANSWER_LIMIT:
+                raise Failure(classify.INVALID, "the upstream's answer is too large")
             for event in reader.feed(data) if data else reader.flush():
                 if event.data is not None:
                     alive = now  # comments show that the line lives, not that the answer grows
@@ -210,7 +220,7 @@ class Exchange:
                     await self.delivery.send(out, self.model, stream)
             if stream.failure is not None:
                 raise stream.failure
-            if stream.finished and finished is None:
+            if stream.settled and finished is None:
                 finished = now
             if stream.done or not data:
                 break
@@ -233,7 +243,6 @@ class Exchange:
         if delivery.assembler is not None:
             outcome.completion = {**delivery.assembler.completion(), "usage": stream.usage}
         if not delivery.wanted:
-            outcome.ttft_s = self.loop.time() - delivery.begun
             outcome.body = msgspec.json.encode(outcome.completion)
 
     def _observe(self, stream: ChunkStream, answer_began: float) -> None:
@@ -244,6 +253,14 @@ class Exchange:
             answer_began - self.started,
             took / tokens if tokens > 8 and took > 0 else None,
         )
+
+    def _observe_whole(self) -> None:
+        """A whole answer tells how long its tokens took, the first token as expected."""
+        tokens = (self.outcome.usage or {}).get("completion_tokens")
+        if isinstance(tokens, int) and tokens > 8:
+            first = self.call.decision.telemetry.ttft_s[self.index]
+            took = self.loop.time() - self.started - first
+            self.learner.observe(self.model, None, took / tokens if took > 0 else None)
 
     async def _drain(self, response: Response) -> None:
         """Let the body come to its end, so that the connection can be used again."""

@@ -85,7 +85,8 @@ class _Run:
     async def run(self) -> None:
         whole = False
         while not whole and (index := self._next()) is not None:
-            failure = await self._attempt(index, bool(self.chain))
+            sends_left = self.limits.attempts - len(self.outcome.attempts) - 1
+            failure = await self._attempt(index, bool(self.chain) and sends_left > 0)
             if failure is None:
                 return
             if self.outcome.committed:
@@ -97,7 +98,8 @@ class _Run:
                 self._keep_larger(index)
             await self._perhaps_again(index, failure)
         if not whole:
-            self.outcome.error = final(self.failures)
+            named = self.call.decision.request.mode != "auto"
+            self.outcome.error = final(self.failures, named)
             if self.outcome.committed:
                 await self.delivery.write([error_event(self.outcome.error)])
 
@@ -185,10 +187,16 @@ class _Run:
             self.outcome.cooled |= self.learner.sent_free(model.upstream, time.monotonic())
         if splice is None:
             self.delivery.restart()
+        if pieces is not None:
+            record.added = "assistant prefill"
+        elif self.call.asking is not None and model.upstream != "openrouter":
+            pieces, record.added = self.call.asking, "stream_options.include_usage"
+        else:
+            pieces = self.call.pieces
         upstream = self.executor.upstreams[model.upstream]
         exchange = Exchange(self.call, self.delivery, index, upstream, self.limits, self.learner)
         try:
-            failure = await exchange.run(record, pieces or self.call.pieces, more, splice)
+            failure = await exchange.run(record, pieces, more, splice)
         except BaseException:
             record.outcome = "client_closed"
             self.learner.let_go(model)
@@ -235,7 +243,7 @@ class _Run:
             ):
                 continue
             splice = Splice(delivered, self.delivery.identity, prefilled=prefilled)
-            pieces = self._prefilled(delivered) if prefilled else self.call.pieces
+            pieces = self._prefilled(delivered) if prefilled else None
             second = await self._attempt(target, False, pieces, splice)
             if second is None:
                 self.outcome.continued = True

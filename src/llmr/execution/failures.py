@@ -25,9 +25,13 @@ def completion_in(body: bytes) -> dict[str, Any]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Failure(classify.INVALID, "the upstream's answer has no choices")
     for choice in choices:
-        if isinstance(choice, dict) and choice.get("error"):
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            raise Failure(classify.INVALID, "a choice of the upstream's answer has no message")
+        if not isinstance(choice.get("finish_reason"), str | None):
+            raise Failure(classify.INVALID, "a finish reason of the upstream's answer is no word")
+        if choice.get("error"):
             raise classify.from_event(choice["error"])
-        if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+        if choice.get("finish_reason") == "error":
             raise Failure(classify.CUT, "the upstream ended the answer with an error")
     return parsed
 
@@ -48,15 +52,19 @@ def of_transport(error: TransportError, committed: bool) -> Failure:
     return Failure(classify.TRANSPORT, str(error))
 
 
-def final(failures: list[tuple[Model, Failure]]) -> ApiError:
-    """The error the caller sees once nothing is left to try."""
+def final(failures: list[tuple[Model, Failure]], named: bool) -> ApiError:
+    """The error the caller sees once nothing is left to try.
+
+    `named`: the caller named the models; else a missing one is no fault of the request.
+    """
     if not failures:
         text = "The deadline passed before an attempt could begin."
         return ApiError(504, "deadline_exceeded", text, retryable=True)
     model, failure = failures[-1]
-    if len(failures) > 1 and not failure.kind.own_status:
-        return _all_failed(failures)
     kind = failure.kind
+    own = kind.own_status and (named or kind is not classify.MISSING)
+    if not own and (len(failures) > 1 or kind.own_status):
+        return _all_failed(failures)
     status = failure.status if kind.own_status and failure.status else kind.status
     if kind.own_status:
         message = failure.message
@@ -71,6 +79,7 @@ def final(failures: list[tuple[Model, Failure]]) -> ApiError:
         param=failure.param,
         retry_after_s=failure.retry_after_s,
         retryable=kind.retryable,
+        label=kind.code,
     )
 
 
@@ -80,8 +89,8 @@ def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
     waits = [f.retry_after_s for _, f in failures if f.retry_after_s is not None]
     same = kinds.pop() if len(kinds) == 1 else None
     return ApiError(
-        same.status if same else 503,
-        same.code if same else "all_attempts_failed",
+        same.status if same and not same.own_status else 503,
+        same.code if same and not same.own_status else "all_attempts_failed",
         f"All {len(failures)} attempts failed. {told}.",
         retry_after_s=min(waits) if waits else None,
         retryable=any(failure.kind.retryable for _, failure in failures),

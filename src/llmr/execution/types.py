@@ -26,7 +26,10 @@ class Limits(Struct, frozen=True):
 
 
 class Attempt(Struct):
-    """One send to one target, as it is shown to callers and in the log."""
+    """One send to one target, as it is shown to callers and in the log.
+
+    `added`: what the router put into the request for it.
+    """
 
     model: str
     upstream: str
@@ -35,18 +38,21 @@ class Attempt(Struct):
     status: int | None = None
     message: str | None = None
     duration_ms: float | None = None
+    added: str | None = None
 
 
 class Call(Struct, frozen=True):
     """One request to be answered.
 
-    `pieces` is the body to send, cut where the model name belongs. `deadline` is an instant of the
+    `pieces` is the body to send, cut where the model name belongs; `asking` the same for upstreams
+    that report usage only when asked to, which the caller did not. `deadline` is an instant of the
     event loop's clock. `keep`: assemble a streamed answer, since somebody will want it whole.
     """
 
     decision: Decision
     body: Body
     pieces: tuple[bytes, ...]
+    asking: tuple[bytes, ...] | None
     stream: bool
     include_usage: bool
     deadline: float

@@ -9,31 +9,57 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
 from llmr.observe.prometheus import Prometheus
-from llmr.server.access import Access
-from llmr.server.hot import HOT, handle, refuse, request_id
+from llmr.server.calls import MOST, Calls
+from llmr.server.fields import fields, must_be_json
+from llmr.server.hot import HOT, JSON, handle, refuse, request_id
+from llmr.server.protocol import Wire
 from llmr.server.responder import AsgiResponder, Receive, Send
+from llmr.server.serving import Serving
 
 log = logging.getLogger("llmr.server")
 
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 FIRST_LOOK_S = 2.0
+PROBES = ("/livez", "/readyz")
 
 
 class Application:
-    """One gateway as an ASGI application."""
+    """The gateway in force as an ASGI application. Another can take its place at any time."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        self._access = Access(gateway.config.server.api_keys)
-        self._limit = int(gateway.config.limits.body_mb * 1024 * 1024)
-        self._rest: App | None = None
+    def __init__(self, gateway: Gateway, most: int = MOST) -> None:
+        """`most` requests are answered at once; what comes beyond is refused."""
+        self.calls = Calls(most)
+        self.wire = Wire(write_s=gateway.config.limits.idle_s)
+        self.serving = Serving(gateway)
         self.prometheus = Prometheus(
-            lambda: gateway.in_flight, lambda: float(gateway.redis_connected)
+            lambda: len(self.calls), lambda: float(self.gateway.redis_connected)
         )
         gateway.observers.append(self.prometheus.add)
+        self.loaded_at = time.time()
+        self.config_error: str | None = None
+        self._rest: App | None = None
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.serving.gateway
+
+    def serve(self, gateway: Gateway) -> None:
+        """Answer what comes from now on by another gateway, and close the one before when it may.
+
+        Requests that have begun end on the gateway they began with.
+        """
+        before, self.serving = self.serving, Serving(gateway)
+        self.wire.write_s = gateway.config.limits.idle_s
+        before.retire()
+
+    def drain(self) -> None:
+        """Take no new work on; what is in flight goes on."""
+        self.calls.draining = self.gateway.draining = True
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,38 +71,101 @@ class Application:
 
     async def _http(self, scope: Any, receive: Receive, send: Send) -> None:
         received = time.monotonic()
-        path: str = scope["path"]
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         responder = AsgiResponder(receive, send)
+        given = None
+        serving = self.serving
         try:
-            tenant = self._access.tenant(path, headers)
-            surface = HOT.get(path) if scope["method"] == "POST" else None
-            if surface is None:
-                scope["llmr.tenant"] = tenant
-                await (await self._other())(scope, receive, send)
-                return
-            declared = headers.get("content-length")
-            body = await responder.body(declared.encode() if declared else None, self._limit)
-            responder.watch()
-            await handle(self.gateway, surface, tenant, headers, body, responder, received)
+            with serving:
+                headers = fields(scope["headers"])
+                given = headers.get("x-request-id")
+                tenant = serving.access.tenant(scope["path"], headers)
+                surface = HOT.get(scope["path"]) if scope["method"] == "POST" else None
+                if surface is not None:
+                    await self._hot(scope, serving, surface, tenant, headers, responder, received)
+                elif scope["path"] in PROBES and scope["method"] in ("GET", "HEAD"):
+                    await self._probe(scope["path"], responder, request_id(given))
+                else:
+                    await self._other(scope, serving, tenant, headers, responder, receive)
         except ApiError as error:
-            await refuse(responder, error, request_id(headers.get("x-request-id")))
+            await refuse(responder, error, request_id(given), close=_closes(error, scope))
         except asyncio.CancelledError:
-            if not responder.closed:
+            if responder.ended is not None:
+                await _end(responder, responder.ended, request_id(given))
+            elif not responder.closed:
                 raise
         except Exception:
             log.exception("a request failed inside the router")
             if responder.started:
                 raise
             own = ApiError(500, "internal_error", "The router failed; its log says where.")
-            await refuse(responder, own, request_id(headers.get("x-request-id")))
+            await refuse(responder, own, request_id(given))
         finally:
             responder.unwatch()
 
-    async def _other(self) -> App:
+    async def _hot(
+        self,
+        scope: Any,
+        serving: Serving,
+        surface: str,
+        tenant: bytes,
+        headers: dict[str, str],
+        responder: AsgiResponder,
+        received: float,
+    ) -> None:
+        crowded = getattr(scope.get("llmr.wire"), "crowded", False)
+        self.calls.admit(crowded)
+        must_be_json(headers)
+        body = await responder.body(headers, serving.body_limit)
+        self.calls.admit(crowded)  # reading may have taken long, and holds no slot
+        with self.calls.running(responder):
+            responder.watch()
+            await handle(serving.gateway, surface, tenant, headers, body, responder, received)
+
+    async def _probe(self, path: str, responder: AsgiResponder, name: str) -> None:
+        """Answered here, so that it needs no thread, no import and no descriptor."""
+        draining = path == "/readyz" and (self.calls.draining or self.gateway.draining)
+        body = b'{"status":"draining"}' if draining else b'{"status":"ok"}'
+        length = (b"content-length", b"%d" % len(body))
+        identity = (b"x-request-id", name.encode())
+        await responder.start(503 if draining else 200, [JSON, length, identity])
+        await responder.end(body)
+
+    async def _other(
+        self,
+        scope: Any,
+        serving: Serving,
+        tenant: bytes,
+        headers: dict[str, str],
+        responder: AsgiResponder,
+        receive: Receive,
+    ) -> None:
         if self._rest is None:
             self._rest = await asyncio.to_thread(_build_rest, self)
-        return self._rest
+        scope["llmr.tenant"] = tenant
+        scope["llmr.gateway"] = serving.gateway
+        read = False
+
+        async def body_first() -> Any:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            if scope["method"] == "POST":
+                must_be_json(headers)
+            body = await responder.body(headers, serving.body_limit)
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._rest(scope, body_first, responder.pass_on)
+
+    def health(self, gateway: Gateway) -> dict[str, Any]:
+        """What the gateway says, and what the server knows beside it."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.loaded_at))
+        return {
+            **gateway.health(),
+            "in_flight": len(self.calls),
+            "refused": dict(self.calls.refused),
+            "config": {"loaded_at": when, "error": self.config_error},
+        }
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -92,7 +181,23 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _closes(error: ApiError, scope: Any) -> bool:
+    """Whether a refusal ends the connection. With a body on its way, the protocol sees to that."""
+    wire = scope.get("llmr.wire")
+    if wire is not None and wire.unread:
+        return False
+    return error.code == "draining" or (error.code == "overloaded" and bool(wire and wire.crowded))
+
+
+async def _end(responder: AsgiResponder, error: ApiError, name: str) -> None:
+    """End a request with an error, in-band where its stream has begun."""
+    if not responder.started:
+        await refuse(responder, error, name, close=True)
+    elif responder.streams:
+        await responder.end(b"data: %s\n\n" % msgspec.json.encode(error.body()))
+
+
 def _build_rest(application: Application) -> App:
     from llmr.server.rest import build
 
-    return build(application.gateway, application.prometheus, application)
+    return build(application)

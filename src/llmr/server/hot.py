@@ -86,9 +86,23 @@ async def handle(
 
 
 async def refuse(
-    responder: Responder, error: ApiError, name: str, ticket: Ticket | None = None
+    responder: Responder,
+    error: ApiError,
+    name: str,
+    ticket: Ticket | None = None,
+    *,
+    close: bool = False,
 ) -> None:
-    """Answer with an error object."""
+    """Answer with an error object; `close` says that the connection is not used again."""
+    headers, body = error_answer(error, name, ticket)
+    if close:
+        headers.append((b"connection", b"close"))
+    await responder.start(error.status, headers)
+    await responder.end(body)
+
+
+def error_answer(error: ApiError, name: str, ticket: Ticket | None = None) -> tuple[Headers, bytes]:
+    """The header fields and the body that tell an error."""
     body = _encode(error.body())
     headers: Headers = [
         JSON,
@@ -103,8 +117,7 @@ async def refuse(
         headers += described(ticket, name)
     else:
         headers.append((b"x-request-id", name.encode()))
-    await responder.start(error.status, headers)
-    await responder.end(body)
+    return headers, body
 
 
 def described(ticket: Ticket, name: str) -> Headers:

@@ -1,10 +1,11 @@
 """The small face through which the hot handler answers, and its ASGI adapter."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from llmr.errors import ApiError
+from llmr.server.inflate import inflater
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,7 +29,7 @@ class Responder(Protocol):
 class AsgiResponder:
     """Answers through ASGI's `send`, and watches `receive` for the caller leaving."""
 
-    __slots__ = ("_receive", "_send", "_task", "_watch", "closed", "started")
+    __slots__ = ("_receive", "_send", "_task", "_watch", "closed", "ended", "started", "streams")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -36,24 +37,36 @@ class AsgiResponder:
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
         self.started = False
+        self.streams = False
         self.closed = False
+        self.ended: ApiError | None = None  # why the router itself ends the request
 
-    async def body(self, declared: bytes | None, limit: int) -> bytes:
-        """The whole request body; a 413 as soon as it is known to exceed `limit` bytes."""
-        if declared is not None and declared.isdigit() and int(declared) > limit:
+    async def body(self, headers: Mapping[str, str], limit: int) -> bytes:
+        """The whole request body; a 413 as soon as it is known to exceed `limit` bytes.
+
+        The limit holds for what was sent and for what it decodes to.
+        """
+        if int(headers.get("content-length", 0)) > limit:
             raise too_large(limit)
-        pieces, size = [], 0
+        coder = inflater(headers.get("content-encoding"))
+        pieces: list[bytes] = []
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.closed = True
                 raise asyncio.CancelledError
             if piece := message.get("body", b""):
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    raise too_large(limit)
+                for part in (piece,) if coder is None else coder.feed(piece):
+                    pieces.append(part)
+                    size += len(part)
+                    if size > limit:
+                        raise too_large(limit)
+                    if coder is not None:
+                        await asyncio.sleep(0)
             if not message.get("more_body", False):
+                if coder is not None:
+                    coder.end()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def watch(self) -> None:
@@ -74,7 +87,13 @@ class AsgiResponder:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
+        self.streams = headers[0][1].startswith(b"text/event-stream")
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message of an application that speaks ASGI itself."""
+        self.started = True
+        await self._send(message)
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -16,7 +16,6 @@ from llmr.core.explain import explain
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
 from llmr.listing import model_rows
-from llmr.observe.prometheus import Prometheus
 from llmr.server import schemas
 from llmr.server.hot import request_id
 from llmr.server.responder import Receive, Send
@@ -51,7 +50,13 @@ class _Hot(Response):
         await self._application(scope, receive, send)
 
 
-def build(gateway: Gateway, prometheus: Prometheus, hot: Any) -> FastAPI:
+def _gateway(request: Request) -> Gateway:
+    """The gateway that was in force when the request came."""
+    gateway: Gateway = request.scope["llmr.gateway"]
+    return gateway
+
+
+def build(application: Any) -> FastAPI:
     """The application for every route that is not hot."""
     app = FastAPI(
         title="llmr",
@@ -63,9 +68,11 @@ def build(gateway: Gateway, prometheus: Prometheus, hot: Any) -> FastAPI:
     )
     _errors(app)
     _documentation(app)
-    _chat(app, hot)
-    _decisions(app, gateway)
-    _state(app, gateway, prometheus)
+    _chat(app, application)
+    _decisions(app)
+    _catalogue(app)
+    _state(app, application)
+    _cache(app)
     return app
 
 
@@ -128,7 +135,7 @@ def _chat(app: FastAPI, hot: Any) -> None:
         return _Hot(hot)
 
 
-def _decisions(app: FastAPI, gateway: Gateway) -> None:
+def _decisions(app: FastAPI) -> None:
     @app.post(
         "/v1/decisions",
         tags=["decisions"],
@@ -136,7 +143,7 @@ def _decisions(app: FastAPI, gateway: Gateway) -> None:
         openapi_extra=schemas.DECISION,
     )
     async def decide(request: Request) -> Any:
-        body = Body(await request.body())
+        gateway, body = _gateway(request), Body(await request.body())
         headers = {k: v for k, v in request.headers.items() if k.startswith("x-llmr-")}
         decision = gateway.decide(gateway.request(body, headers, "route"))
         decision_id = gateway.decisions.add(decision, request.scope["llmr.tenant"])
@@ -148,17 +155,18 @@ def _decisions(app: FastAPI, gateway: Gateway) -> None:
         summary="A past decision, whole: every candidate, every exclusion, and what came of it",
     )
     async def decision(request: Request, decision_id: str) -> Any:
-        return gateway.decisions.explain(decision_id, request.scope["llmr.tenant"])
+        return _gateway(request).decisions.explain(decision_id, request.scope["llmr.tenant"])
 
 
-def _state(app: FastAPI, gateway: Gateway, prometheus: Prometheus) -> None:
+def _catalogue(app: FastAPI) -> None:
     @app.get("/models", tags=["catalogue"], summary="Every routable model, with its figures")
-    async def models() -> Any:
+    async def models(request: Request) -> Any:
+        gateway = _gateway(request)
         return {"models": model_rows(gateway.snapshot, gateway.telemetry)}
 
     @app.get("/v1/models", tags=["catalogue"], summary="OpenAI's list of models")
-    async def openai_models() -> Any:
-        snapshot = gateway.snapshot
+    async def openai_models(request: Request) -> Any:
+        snapshot = _gateway(request).snapshot
         rows = [snapshot.models[i] for i in snapshot.routable]
         names = ["auto", "auto:speed", "auto:cost", "auto:quality", "auto:balanced"]
         data = [{"id": n, "object": "model", "created": 0, "owned_by": "llmr"} for n in names]
@@ -168,8 +176,11 @@ def _state(app: FastAPI, gateway: Gateway, prometheus: Prometheus) -> None:
             data.append({"id": model.id, "object": "model", "created": created, "owned_by": owner})
         return {"object": "list", "data": data}
 
+
+def _state(app: FastAPI, application: Any) -> None:
     @app.get("/metrics", tags=["operations"], summary="The rolling window, or Prometheus text")
     async def metrics(
+        request: Request,
         accept: Annotated[str, Header()] = "",
         form: Annotated[
             str, Query(alias="format", description="`prometheus` for the text format")
@@ -179,29 +190,29 @@ def _state(app: FastAPI, gateway: Gateway, prometheus: Prometheus) -> None:
 
         text = "text/plain" in accept or "openmetrics" in accept
         if form == "prometheus" or (form != "json" and text):
-            body, kind = prometheus.text(accept)
+            body, kind = application.prometheus.text(accept)
             return Response(body, media_type=kind)
-        return gateway.window.figures(time.monotonic())
+        return _gateway(request).window.figures(time.monotonic())
 
     @app.get("/health", tags=["operations"], summary="What the last background probes found")
-    async def health() -> Any:
-        return gateway.health()
+    async def health(request: Request) -> Any:
+        return application.health(_gateway(request))
 
     @app.get("/livez", tags=["operations"], summary="The process answers")
     async def livez() -> Any:
-        return {"status": "ok"}
+        """Answered before it comes here, as is /readyz; this is their documentation."""
 
     @app.get("/readyz", tags=["operations"], summary="Configured and not draining")
     async def readyz() -> Any:
-        if gateway.draining:
-            return Fast({"status": "draining"}, 503)
-        return {"status": "ok"}
+        """503 with the status `draining` while the process ends."""
 
+
+def _cache(app: FastAPI) -> None:
     @app.get("/cache/stats", tags=["cache"], summary="Entries, bytes and hits")
-    async def cache_stats() -> Any:
-        return await gateway.cache_stats()
+    async def cache_stats(request: Request) -> Any:
+        return await _gateway(request).cache_stats()
 
     @app.delete("/cache", tags=["cache"], summary="Forget every cached answer")
-    async def clear_cache() -> Any:
-        cleared = await gateway.clear_cache()
+    async def clear_cache(request: Request) -> Any:
+        cleared = await _gateway(request).clear_cache()
         return {"message": f"Cleared {cleared} cached answers.", "cleared": cleared}

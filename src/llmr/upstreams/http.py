@@ -107,10 +107,13 @@ class Origin:
         connection = Connection(self._pool)
         try:
             await self._dialer.dial(connection, until)
+        except BaseException:
+            self._pool.lost(connection)  # uvloop does not say so of one cancelled as it opened
+            raise
         finally:
             self._pool.opening_over()
         if connection.transport.is_closing():
-            raise TransportError("reset", "the upstream closed the connection at once")
+            raise TransportError("reset", "the connection ended before the request was sent")
         return connection
 
     def _head(self, request: Send) -> bytes:

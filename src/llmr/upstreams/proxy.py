@@ -110,7 +110,7 @@ def _excepted(host: str, port: int, setting: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """An entry is `*`, or a host (and those below it), an address or a network; maybe with a port."""
+    """An entry is `*`, a host (and those below it), an address or a network; maybe with a port."""
     if entry == "*":
         return True
     name, colon, wanted = entry.rpartition(":")

@@ -1,0 +1,257 @@
+"""uvicorn's HTTP/1.1 protocol with the limits it lacks.
+
+Heads are bounded in bytes, fields and time, bodies in time, and a caller who stops reading is cut
+off. What a caller must not do is answered here with the error object and never reaches the
+application. Timers exist only while something is late: a request that comes in one piece has none.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import httptools
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from llmr.errors import ApiError
+from llmr.server.hot import error_answer, request_id
+
+HEAD_BYTES: Final = 64 * 1024
+HEAD_FIELDS: Final = 200
+BODY_BYTES_PER_S: Final = 16 * 1024  # a body that comes at this rate is not late
+FRAMING: Final = 16  # bytes of framing a byte of a chunked body may cost
+LINGER_S: Final = 2.0  # a closing connection is read on, or its answer would be lost in a reset
+SPARE: Final = 8  # descriptors kept free
+
+IDLE, HEAD, BODY = range(3)
+
+
+class Wire(msgspec.Struct):
+    """Seconds a caller may take: for a head, for a body beyond its rate, to read on.
+
+    `descriptors` is how many the process may have open. Shared by every connection, and changed in
+    place when the configuration is read again.
+    """
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    write_s: float = 45.0
+    descriptors: int = 1 << 30
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._wire = wire
+        self._part = IDLE
+        self._chunk = self._size = self._held = self._got = 0
+        self._since = 0.0
+        self._refusal: ApiError | None = None
+        self._lingering = False
+        self._late: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self._stalled: asyncio.TimerHandle | None = None
+        self.crowded = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether the body of the request is still on its way."""
+        return self._part == BODY
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # The number of a new descriptor is the lowest that was free. Every caller may need one
+        # more, for an upstream.
+        number = transport.get_extra_info("socket").fileno()
+        self.crowded = number + len(self.connections) + SPARE > self._wire.descriptors
+        self._rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear()
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # an answer nobody reads would hold the connection for ever
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _rest(self) -> None:
+        """Wait for a request no longer than between two requests."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            min(self.timeout_keep_alive, self._wire.head_s)
+            if self.crowded
+            else self.timeout_keep_alive,
+            self.timeout_keep_alive_handler,
+        )
+
+    # --- reading ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        self._chunk = len(data)
+        super().data_received(data)
+        if self._lingering or self.transport.is_closing():
+            return
+        if self._part == IDLE:
+            if not self._answering():
+                self._rest()
+            return
+        # What came without being understood yet is held by the parser, or thrown away by it.
+        self._held += len(data)
+        if self._held > HEAD_BYTES + FRAMING * self._got:
+            self._refuse(_too_large() if self._part == HEAD else _bad("its framing is too long"))
+        elif self._late is None:
+            self._since = self.loop.time()
+            seconds = self._wire.head_s if self._part == HEAD else self._wire.body_s
+            self._late = self.loop.call_later(seconds, self._too_late)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["llmr.wire"] = self  # type: ignore[typeddict-unknown-key]
+        self._part = HEAD
+        self._size = self._got = 0
+        self._held = -self._chunk
+
+    def on_url(self, url: bytes) -> None:
+        self._grow(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part != HEAD:
+            return  # trailers: the request has been judged without them
+        self._grow(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._part = BODY
+        self._held = -self._chunk
+        self._clear()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._got += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._part = IDLE
+        self._clear()
+        super().on_message_complete()
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > HEAD_BYTES or len(self.headers) >= HEAD_FIELDS:
+            self._refusal = _too_large()
+            raise httptools.HttpParserError
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self._part == HEAD:
+            left = self._wire.head_s if self._answering() else 0.0
+        else:
+            until = self._since + self._wire.body_s + self._got / BODY_BYTES_PER_S
+            left = until - self.loop.time()
+        if left > 0.0:
+            self._late = self.loop.call_later(left, self._too_late)
+        else:
+            self._refuse(_late("head" if self._part == HEAD else "body"))
+
+    def _clear(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    # --- writing ---
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch()
+        elif self._part == BODY and self.cycle.response_complete:
+            self._linger()
+
+    def _watch(self) -> None:
+        """From now on, give the caller up if it takes nothing for `write_s`."""
+        if self._stalled is None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._stalled = self.loop.call_later(self._wire.write_s, self._look)
+
+    def _look(self) -> None:
+        self._stalled = None
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent >= self._unsent:
+            self.transport.abort()
+        elif unsent:
+            self._watch()
+
+    # --- refusing ---
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or _bad("it is not HTTP/1.1 as it should be"))
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer in the place of the application, and close."""
+        self._clear()
+        if self._answering():
+            if self._part != BODY or self.cycle.response_started:
+                self.transport.abort()  # another answer is under way: this one has no place
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        headers, body = error_answer(error, request_id(None))
+        fields = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
+        lines = b"".join(b"%s: %s\r\n" % field for field in fields)
+        self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close once the caller has had the time to read the answer."""
+        self._unset_keepalive_if_required()
+        self._clear()
+        self._lingering = True
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._late = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def _too_large() -> ApiError:
+    text = f"The request's head exceeds {HEAD_BYTES // 1024} KiB or {HEAD_FIELDS} fields."
+    return ApiError(431, "headers_too_large", text, kind="invalid_request_error")
+
+
+def _late(what: str) -> ApiError:
+    text = f"The {what} of the request did not arrive in time. Send it again, without pauses."
+    return ApiError(408, "request_timeout", text, retryable=True)
+
+
+def _bad(why: str) -> ApiError:
+    return ApiError(400, "invalid_http", f"The request cannot be read: {why}.")
