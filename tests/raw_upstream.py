@@ -3,8 +3,9 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -189,3 +190,27 @@ def reply(body: bytes, *fields: str, status: str = "200 OK", length: int | None 
 def chunked(*chunks: bytes, fields: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
     head = f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{fields}\r\n".encode()
     return head + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks) + end
+
+
+@contextmanager
+def serving_beside(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Served]:
+    """As `serving`, in a loop and thread of its own."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # a refused handshake is not news here
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def do(step: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(step, loop).result(5)
+
+    async def start(stack: AsyncExitStack) -> Served:
+        return await stack.enter_async_context(serving(handler, tls))
+
+    stack = AsyncExitStack()
+    try:
+        yield do(start(stack))
+    finally:
+        do(stack.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()

@@ -48,6 +48,10 @@ class Hardened(Server):
             setattr(self.application.wire, name, value)
         self._server.config = uvicorn_config(self.application)
 
+    def __enter__(self) -> "Hardened":
+        super().__enter__()
+        return self
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._server.servers[0].get_loop()
@@ -61,8 +65,9 @@ class Hardened(Server):
         return len(asyncio.all_tasks(self.loop))
 
 
-@pytest.fixture
-def hard(sandbox_process: SandboxProcess, sandbox: Control) -> Iterator[Hardened]:
+@pytest.fixture(scope="module")
+def hard(sandbox_process: SandboxProcess) -> Iterator[Hardened]:
+    """One server for the tests that change none of its settings."""
     with Hardened(upstream(sandbox_process.base_url), sandbox=True) as server:
         yield server
 
@@ -186,6 +191,17 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+def gone(sandbox: Control) -> bool:
+    """Whether the first request that reached the upstream lost its caller."""
+    return any(attempt["ended"] == "peer_gone" for attempt in sandbox.attempts()[:1])
+
+
+def closed(server: Server) -> tuple[int, int]:
+    """(requests whose caller left, requests that ended in an error) so far."""
+    figures = server.request("GET", "/metrics").json
+    return figures["client_closed_count"], figures["errors_count"]
+
+
 # --- leaving ---
 
 
@@ -201,15 +217,15 @@ def test_c01_c03_leaving_before_the_answer_closes_the_upstream(
         connection = dial(hard.port)
         connection.sendall(request_bytes(path, ask(models=LIST, stream=stream)))
         eventually(lambda: len(sandbox.attempts()) == 1, "sent upstream")
+        before = closed(hard)
         left = time.monotonic()
         go(connection)
-        eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+        eventually(lambda: gone(sandbox), "upstream closed")
         attempts = sandbox.attempts()
         assert len(attempts) == 1
         assert attempts[0]["peer_gone_t"] - left < 0.1
         eventually(lambda: hard.gateway.in_flight == 0, "request over")
-        figures = hard.request("GET", "/metrics").json
-        assert (figures["client_closed_count"], figures["errors_count"]) == (1, 0)
+        assert closed(hard) == (before[0] + 1, before[1])
         assert hard.request("GET", "/health").json["cooling"] == {}
 
 
@@ -220,18 +236,19 @@ def test_c02_leaving_mid_stream_closes_the_upstream_and_keeps_nothing(
     with unharmed(hard, sandbox):
         sandbox.reset()
         sandbox.fault(MODEL, {"kind": "stall", "after_tokens": 5, "seconds": 30}, times=1)
-        body = ask(stream=True, seed=4)
+        body = ask(stream=True, seed=PATHS.index(path))
         connection = dial(hard.port)
         connection.sendall(request_bytes(path, body))
         data = b""
         while b'"content"' not in data:
             data += connection.recv(4096)
+        before = closed(hard)
         left = time.monotonic()
         connection.close()
-        eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+        eventually(lambda: gone(sandbox), "upstream closed")
         assert sandbox.attempts()[0]["peer_gone_t"] - left < 0.1
         eventually(lambda: hard.gateway.in_flight == 0, "request over")
-        assert hard.request("GET", "/metrics").json["client_closed_count"] == 1
+        assert closed(hard) == (before[0] + 1, before[1])
         again = hard.request("POST", path, body, {"content-type": "application/json"})
         assert again.headers["x-llmr-cache"] == "miss"
         assert again.events()[-1] == "[DONE]"
@@ -251,7 +268,7 @@ def test_c04_a_caller_who_stops_reading_is_cut_off(
         with dial(hard.port, 4096) as connection:
             connection.sendall(request_bytes(path, ask(stream=True)))
             begun = time.monotonic()
-            eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+            eventually(lambda: gone(sandbox), "upstream closed")
             assert time.monotonic() - begun < 3
             assert b"[DONE]" not in read_all(connection)
         eventually(lambda: hard.gateway.in_flight == 0, "request over")
@@ -274,7 +291,7 @@ def test_c04_a_slow_reader_slows_the_upstream_and_memory_stays(
         # Once every buffer on the way is full, nothing more is read from the upstream.
         assert sizes[-1] == sizes[-2]
         assert sizes[-1] < 16 * 1024 * 1024
-        eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
+        eventually(lambda: gone(sandbox), "upstream closed")
         sandbox.clear()
 
 
@@ -328,10 +345,12 @@ def test_c05_a_slow_request_is_a_408_and_holds_no_slot(
         assert 0.2 < time.monotonic() - begun < 2
 
 
-def test_c05_a_request_in_many_pieces_is_no_slow_one(hard: Hardened, sandbox: Control) -> None:
-    hard.application.wire.head_s = hard.application.wire.body_s = 0.5
+def test_c05_a_request_in_many_pieces_is_no_slow_one(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
     whole = request_bytes(CHAT, ask() + b" " * 300_000, connection="close")
-    with dial(hard.port) as connection:
+    server = Hardened(upstream(sandbox_process.base_url), head_s=0.5, body_s=0.5)
+    with server as hard, dial(hard.port) as connection:
         for at in range(0, 400, 7):
             connection.sendall(whole[at : at + 7])
         for at in range(399, len(whole), 10_000):  # longer than the limit, but at a fair rate
@@ -403,7 +422,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 def test_c07_a_compressed_body_is_read_as_the_plain_one(
     hard: Hardened, sandbox: Control, coding: str, path: str
 ) -> None:
-    body = ask(note="x" * 200_000)
+    body = ask(note=f"{coding} {path} " + "x" * 200_000)
     packed = CODINGS[coding](body)
     reply = hard.request("POST", path, packed, {"content-encoding": coding, **HEAD})
     assert reply.status == 200
@@ -432,13 +451,35 @@ def test_c07_a_bomb_and_what_cannot_be_decoded_are_refused(
     hard: Hardened, sandbox: Control, name: str, path: str
 ) -> None:
     coding, body, status, code = BAD_CODINGS[name]
-    lag = LagProbe(hard)
-    with lag:
-        reply = hard.request("POST", path, body, {"content-encoding": coding, **HEAD})
-    clean(reply, status, code)
+    clean(hard.request("POST", path, body, {"content-encoding": coding, **HEAD}), status, code)
     assert sandbox.attempts() == []
-    assert lag.worst < 0.1
     healthy(hard)
+
+
+def test_c07_a_bomb_does_not_hold_up_the_others(hard: Hardened, sandbox: Control) -> None:
+    fields = {"content-encoding": "gzip", **HEAD}
+    assert lag(hard, lambda: hard.request("POST", CHAT, BOMB, fields)) < 0.05
+
+
+def lag(server: Hardened, work: Callable[[], Any]) -> float:
+    """How long `work` keeps the server's loop from others, at best: noise is not the point."""
+    settled(server)
+    worst = []
+    for _ in range(3):
+        with LagProbe(server) as probe:
+            work()
+        worst.append(probe.worst)
+    return min(worst)
+
+
+def settled(server: Server) -> None:
+    """Wait until the first look at the catalogues is over."""
+
+    def looked() -> bool:
+        sources = server.request("GET", "/health").json["upstreams"].values()
+        return all(source["catalogue"] == "live" for source in sources)
+
+    eventually(looked, "the catalogue has come")
 
 
 class LagProbe:
@@ -449,8 +490,9 @@ class LagProbe:
         self._on = True
         self.worst = 0.0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "LagProbe":
         self._loop.call_soon_threadsafe(self._tick, self._loop.time())
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._on = False
@@ -537,7 +579,7 @@ def test_c09_deep_nesting_is_answered_or_a_400(
 def test_c10_a_key_given_twice_is_a_400_everywhere(
     hard: Hardened, sandbox: Control, key: str
 ) -> None:
-    values = {"model": [MODEL, OTHER], "stream": [True, False], "messages": [HI, HI]}
+    values: dict[str, list[Any]] = {"model": [MODEL, OTHER], "stream": [True, False], "messages": [HI, HI]}
     one, two = (json.dumps(v) for v in values.get(key, [1, 2]))
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
     rest = ",".join(f'"{k}":{json.dumps(v[0])}' for k, v in values.items() if k != key)
@@ -573,7 +615,7 @@ def test_c11_no_field_however_odd_is_an_error_of_the_router(
     draw = random.Random(seed)
     with unharmed(hard, sandbox):
         for turn in range(400):
-            body = {"model": MODEL, "messages": HI}
+            body: dict[str, Any] = {"model": MODEL, "messages": HI}
             for key in draw.sample(KEYS, draw.randint(1, 3)):
                 body[key] = draw.choice(ODD)
             path = draw.choice(EVERY)
@@ -587,10 +629,11 @@ def test_c11_no_field_however_odd_is_an_error_of_the_router(
 def test_c11_unknown_fields_go_on_and_wrong_types_name_themselves(
     hard: Hardened, sandbox: Control
 ) -> None:
-    extra = {"unheard_of": [1, {"b": None}], "x": 10**30}
+    extra: dict[str, Any] = {"unheard_of": [1, {"b": None}], "x": 10**30}
     assert hard.chat(model=MODEL, **extra).status == 200
     assert extra.items() <= sandbox.attempts()[0]["body"].items()
-    for key, value in {"stream": 1, "messages": "x", "model": [], "deadline_ms": "soon"}.items():
+    wrong: dict[str, Any] = {"stream": 1, "messages": "x", "model": [], "deadline_ms": "soon"}
+    for key, value in wrong.items():
         reply = hard.chat(**{"model": MODEL, key: value})
         assert (reply.status, reply.error["param"]) == (400, key)
 
@@ -610,7 +653,7 @@ def test_c12_invented_models_are_404s_and_leave_no_trace(hard: Hardened, sandbox
         assert hard.chat(model="gpt-5.4-mini").error["message"].count(MODEL) == 1
         assert lines() == before
         assert b"invented" not in hard.request("GET", "/metrics?format=prometheus").body
-        assert hard.request("GET", "/metrics").json["model_usage"].keys() <= {"openai/gpt-4o-mini"}
+        assert b"invented" not in hard.request("GET", "/metrics").body
         assert len(hard.gateway.telemetry.columns) < 100
         assert sandbox.attempts() == []
 

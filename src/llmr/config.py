@@ -17,9 +17,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llmr.errors import ConfigError
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Price = Annotated[float, Meta(ge=0)]
+Price = Annotated[float, Meta(ge=0, le=1e9)]
 Priority = Literal["speed", "cost", "quality", "balanced"]
 Ability = Literal[
     "tools",
@@ -36,7 +36,7 @@ Ability = Literal[
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 SIZE_LIMIT = 1024 * 1024
-NODE_LIMIT = 50_000
+NODE_LIMIT, DEPTH_LIMIT = 50_000, 20
 PREFIX = "LLMR_"
 RESERVED = frozenset(("LLMR_CONFIG",))
 PLAIN_TAGS = frozenset(
@@ -95,7 +95,7 @@ class Redis(Struct, frozen=True, forbid_unknown_fields=True):
     def address(self) -> str | None:
         """The URL to connect to, or None where none is configured."""
         if self.url or not self.host:
-            return self.url
+            return self.url or None
         from urllib.parse import quote
 
         secret = f":{quote(self.password, safe='')}@" if self.password else ""
@@ -179,7 +179,7 @@ def load(
     if chosen or file.is_file():
         name = str(file)
         tree = _read(file, environ, lines)
-    _lay_environment(tree, environ)
+    _lay_environment(tree, environ, lines)
     for dotted, value in (flags or {}).items():
         if value is not None:
             _put(tree, dotted.split("."), value)
@@ -194,6 +194,12 @@ def build(
 ) -> Config:
     """A checked configuration from a plain mapping."""
     environ = os.environ if environ is None else environ
+    upstreams = tree.get("upstreams")
+    for key, value in upstreams.items() if isinstance(upstreams, dict) else ():
+        try:  # one by one, so that a mistake is told with the place it is at
+            msgspec.convert(value, UpstreamConfig | None, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(_told(str(error), name, lines or {}, f".upstreams.{key}")) from None
     try:
         config = msgspec.convert(tree, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -221,8 +227,15 @@ def shown(config: Config) -> dict[str, Any]:
             upstream["api_key"] = "***"
     for key in ("password", "url"):
         if value := tree["redis"].get(key):
-            tree["redis"][key] = re.sub(r"//[^@/]*@", "//***@", value) if key == "url" else "***"
+            tree["redis"][key] = place_of(value) if key == "url" else "***"
     return tree
+
+
+def place_of(url: str) -> str:
+    """A store's URL without credentials and query, wherever somebody put a secret into it."""
+    scheme, _, rest = url.partition("://")
+    rest = rest.partition("?")[0]
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
 
 
 # --- reading ---
@@ -258,11 +271,10 @@ def _read(file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> dict
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError(f"{file}:{line}: not valid YAML: {error.problem}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}.") from None
-    if node is None:
-        return {}
-    tree = _Reader(file, environ, lines).value(node, "$")
+    tree = {} if node is None else _Reader(file, environ, lines).value(node, "$", 0)
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}:1: expected sections such as `server:` and `upstreams:`.")
     return tree
@@ -281,16 +293,17 @@ class _Reader:
         self.nodes = 0
         self.constructor = yaml.SafeLoader("")
 
-    def value(self, node: Any, path: str) -> Any:
+    def value(self, node: Any, path: str, depth: int) -> Any:
         self.nodes += 1
         line = node.start_mark.line + 1
         self.lines[path] = line
-        if self.nodes > NODE_LIMIT or path.count(".") > 20:
+        if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT:
             raise ConfigError(f"{self.file}:{line}: too many or too deeply nested values.")
         if isinstance(node, self.yaml.MappingNode):
-            return self._mapping(node, path)
+            return self._mapping(node, path, depth)
         if isinstance(node, self.yaml.SequenceNode):
-            return [self.value(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
+            items = enumerate(node.value)
+            return [self.value(item, f"{path}[{i}]", depth + 1) for i, item in items]
         if node.tag not in PLAIN_TAGS:
             raise ConfigError(f"{self.file}:{line}: the tag {node.tag} is not allowed.")
         if isinstance(node.value, str) and "${" in node.value:
@@ -299,13 +312,13 @@ class _Reader:
             return node.value
         return self.constructor.construct_object(node)
 
-    def _mapping(self, node: Any, path: str) -> dict[str, Any]:
+    def _mapping(self, node: Any, path: str, depth: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in out:
                 raise ConfigError(f"{self.file}:{line}: the key {key!r} is given twice.")
-            out[key] = self.value(value_node, f"{path}.{key}")
+            out[key] = self.value(value_node, f"{path}.{key}", depth + 1)
             self.lines[f"{path}.{key}"] = line
         return out
 
@@ -327,7 +340,9 @@ def _substituted(text: str, environ: Mapping[str, str], where: str) -> str:
     return _VARIABLE.sub(replace, text)
 
 
-def _lay_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _lay_environment(
+    tree: dict[str, Any], environ: Mapping[str, str], lines: dict[str, int]
+) -> None:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in RESERVED:
             continue
@@ -344,11 +359,13 @@ def _lay_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
 
             try:
                 value = yaml.safe_load(text)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, RecursionError):
                 raise ConfigError(f"environment: {name} is not a list or mapping.") from None
         elif path[-1] in ("api_keys", "fallback_models", "supports"):
             value = [part.strip() for part in text.split(",") if part.strip()]
         _put(tree, path, value)
+        for place in [p for p in lines if p.startswith("$." + ".".join(path))]:
+            del lines[place]  # no line of the file is to blame for what stands here now
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
@@ -363,10 +380,10 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 # --- judging ---
 
 
-def _told(text: str, name: str, lines: Mapping[str, int]) -> str:
-    """msgspec's finding as a line a person can act on."""
+def _told(text: str, name: str, lines: Mapping[str, int], below: str = "") -> str:
+    """msgspec's finding as a line a person can act on; `below`: the part that was looked at."""
     message, _, where = text.partition(" - at `")
-    path = re.sub(r"\[\.\.\.\]", "", where.rstrip("`")) or "$"
+    path = "$" + below + (where.rstrip("`") or "$").removeprefix("$").replace("[...]", "")
     unknown = re.search(r"unknown field `([^`]*)`", message)
     if unknown:
         key = unknown[1]
@@ -411,7 +428,7 @@ def _known_keys(path: str) -> tuple[str, ...]:
 
 def _nearest(key: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(key, known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    return f"; did you mean {close[0]!r}" if close else f"; known are {', '.join(known)}"
 
 
 def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
@@ -431,6 +448,11 @@ def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
             f"{name}{_line_of('$.routing.default_weights', lines)}: at least one of "
             "routing.default_weights must be above 0."
         )
+    address = config.redis.address
+    if address is not None and not re.match(r"(?:rediss?|unix)://", address):
+        raise ConfigError(
+            f"{name}{_line_of('$.redis.url', lines)}: redis.url must begin with redis:// or rediss://."
+        )
     for key, upstream in config.upstreams.items():
         where = f"{name}{_line_of(f'$.upstreams.{key}', lines)}"
         if upstream is None:
@@ -438,8 +460,13 @@ def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
         url = upstream.base_url or (OPENROUTER_URL if key == "openrouter" else None)
         if url is None:
             raise ConfigError(f"{where}: upstreams.{key} needs a base_url.")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            good = good and url.isascii() and not re.search(r"[\s\x00-\x1f]", url)
+        except ValueError:
+            good = False
+        if not good:
             raise ConfigError(
                 f"{where}: upstreams.{key}.base_url must be like https://host/v1, not {url!r}."
             )

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -20,22 +20,23 @@ from llmr.cache.flight import Flight
 from llmr.cache.key import cache_key, deterministic
 from llmr.cache.memory import Entry, Memory
 from llmr.cache.rules import CacheRules, cache_rules, storable
-from llmr.config import Config, UpstreamConfig
+from llmr.calls import Direct, call_for, include_usage, within
+from llmr.config import Config
 from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.forms import events
 from llmr.core.learner import Learner
-from llmr.core.request import REMOVED, Request, normalised, parse
-from llmr.errors import ApiError, ConfigError
+from llmr.core.request import Request, normalised, parse
+from llmr.errors import ApiError
 from llmr.execution.executor import Executor
-from llmr.execution.failures import error_event
-from llmr.execution.types import Call, Limits, Outcome
+from llmr.execution.types import Limits, Outcome
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
 from llmr.ticket import AnswerSink, Ticket
 from llmr.upstreams.http import Origin
+from llmr.wiring import origin
 
 log = logging.getLogger("llmr")
 
@@ -63,7 +64,7 @@ class Gateway:
         self.sources: dict[str, Source] = {}
         for name, upstream in config.upstreams.items():
             if upstream is not None:
-                self._origins[name] = _origin(name, upstream)
+                self._origins[name] = origin(name, upstream)
                 self.sources[name] = Source(name, upstream, self._origins[name])
         self._refresh = Refresh(self.sources, self._publish_snapshot)
         self.learner = learner or Learner(random.Random().random)
@@ -130,8 +131,8 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for origin in self._origins.values():
-            await origin.close()
+        for upstream in self._origins.values():
+            await upstream.close()
         if self.shared is not None:
             await self.shared.close()
 
@@ -236,10 +237,13 @@ class Gateway:
     async def _direct(
         self, body: Body, request: Request, ticket: Ticket, sink: AnswerSink
     ) -> Outcome:
-        call = self._call(body, request, ticket.decision, keep=False)
+        assert ticket.decision is not None
+        total_s = self.config.limits.total_s
+        deadline = request.deadline_ms
+        call = call_for(body, ticket.decision, total_s=total_s, deadline_ms=deadline, keep=False)
         ticket.sent = time.monotonic()
         outcome = ticket.outcome = Outcome([])
-        runner = _Direct(ticket, sink)
+        runner = Direct(ticket, sink)
         outcome = await self.executor.run(call, runner, outcome)
         if outcome.error is None and not request.stream:
             self._settle(ticket, outcome)
@@ -250,14 +254,14 @@ class Gateway:
         self, body: Body, request: Request, rules: CacheRules, ticket: Ticket, sink: AnswerSink
     ) -> None:
         key = cache_key(body, request, self._scope + ticket.tenant)
-        include_usage = _include_usage(body)
+        asks = include_usage(body)
         if rules.lookup:
             entry = await self._lookup(key)
             if entry is not None and rules.max_age_s is not None:
                 entry = entry if time.time() - entry.stored <= rules.max_age_s else None
             if entry is not None:
                 self.hits += 1
-                await self._serve_entry(entry, request, include_usage, ticket, sink)
+                await self._serve_entry(entry, request, asks, ticket, sink)
                 return
             self.misses += 1
         flight = self._flights.get(key) if rules.lookup else None
@@ -266,11 +270,11 @@ class Gateway:
         else:
             ticket.cache = "miss" if rules.lookup else "bypass"
             flight = self._fly(key, body, request, rules, ticket)
-        serving = self._serve_flight(flight, request, include_usage, ticket, sink)
+        serving = self._serve_flight(flight, request, asks, ticket, sink)
         if request.deadline_ms is None:
             await serving
         else:
-            await _within(request.deadline_ms / 1000.0, serving, ticket, sink)
+            await within(request.deadline_ms / 1000.0, serving, ticket, sink)
 
     async def _lookup(self, key: bytes) -> Entry | None:
         if self.shared is not None and self.shared.connected:
@@ -282,7 +286,9 @@ class Gateway:
         self, key: bytes, body: Body, request: Request, rules: CacheRules, ticket: Ticket
     ) -> Flight:
         # A caller's deadline ends its own waiting, not the call, which others may wait for.
-        call = self._call(body, replace(request, deadline_ms=None), ticket.decision, keep=True)
+        assert ticket.decision is not None
+        total_s = self.config.limits.total_s
+        call = call_for(body, ticket.decision, total_s=total_s, deadline_ms=None, keep=True)
         ticket.sent = time.monotonic()
 
         def forget() -> None:
@@ -363,26 +369,6 @@ class Gateway:
         await sink.begin(ticket)
         completion = outcome.completion or msgspec.json.decode(outcome.body)
         await sink.write(b"".join(events(completion, include_usage)))
-
-    def _call(self, body: Body, request: Request, decision: Decision | None, keep: bool) -> Call:
-        assert decision is not None
-        include_usage = _include_usage(body)
-        asking = None
-        if request.stream and not include_usage:
-            asking = body.splice(REMOVED, {"model": None, "stream_options": _with_usage(body)})
-        seconds = self.config.limits.total_s
-        if request.deadline_ms is not None:
-            seconds = min(seconds, request.deadline_ms / 1000.0)
-        return Call(
-            decision,
-            body,
-            body.splice(REMOVED, {"model": None}),
-            asking,
-            request.stream,
-            include_usage,
-            asyncio.get_running_loop().time() + seconds,
-            keep,
-        )
 
     def _model_named(self, model: str, upstream: str) -> Model | None:
         for index in self.snapshot.by_id.get(model, ()):
@@ -469,62 +455,3 @@ class Gateway:
             "background": {name: {"restarts": n} for name, n in self.restarts.items()},
             "uptime_seconds": round(now - self.started, 1),
         }
-
-
-class _Direct:
-    """The executor's sink where nobody else waits: straight to the caller."""
-
-    __slots__ = ("sink", "ticket", "write")
-
-    def __init__(self, ticket: Ticket, sink: AnswerSink) -> None:
-        self.ticket = ticket
-        self.sink = sink
-        self.write = sink.write
-
-    async def begin(self, outcome: Outcome) -> None:
-        self.ticket.outcome, self.ticket.model = outcome, outcome.model
-        await self.sink.begin(self.ticket)
-
-
-def _origin(name: str, config: UpstreamConfig) -> Origin:
-    headers = [(b"user-agent", f"llmr/{__version__}".encode())]
-    if config.api_key:
-        try:
-            secret = config.api_key.encode("ascii")
-        except UnicodeEncodeError:
-            raise ConfigError(f"upstreams.{name}.api_key has characters no key has.") from None
-        if any(byte < 33 for byte in secret):
-            raise ConfigError(f"upstreams.{name}.api_key has spaces or line breaks in it.")
-        headers.append((b"authorization", b"Bearer " + secret))
-    assert config.base_url is not None
-    if name == "openrouter":
-        headers += [(b"http-referer", b"http://localhost/llmr"), (b"x-openrouter-title", b"llmr")]
-    return Origin(name, config.base_url, tuple(headers))
-
-
-async def _within(
-    seconds: float, serving: Coroutine[Any, Any, None], ticket: Ticket, sink: AnswerSink
-) -> None:
-    """Wait for an answer as long as the caller wants to; what began ends with an error event."""
-    try:
-        async with asyncio.timeout(seconds):
-            await serving
-    except TimeoutError:
-        text = f"The answer did not come within the deadline of {seconds * 1000:g} ms."
-        error = ApiError(504, "deadline_exceeded", text, retryable=True)
-        if ticket.outcome is None or not ticket.outcome.committed:
-            raise error from None
-        await sink.write(error_event(error))
-
-
-def _include_usage(body: Body) -> bool:
-    if "stream_options" not in body.fields:
-        return False
-    options = body.get("stream_options", dict[str, Any], "an object")
-    return bool(options and options.get("include_usage"))
-
-
-def _with_usage(body: Body) -> bytes:
-    """The caller's stream options with the usage chunk the router needs for its accounts."""
-    options = body.get("stream_options", dict[str, Any], "an object") or {}
-    return msgspec.json.encode({**options, "include_usage": True})

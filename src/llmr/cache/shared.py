@@ -8,12 +8,12 @@ version and digest; anything else under our keys is a miss and is removed.
 import asyncio
 import hashlib
 import logging
-import re
 from typing import Any
 
 import msgspec
 
 from llmr.cache.memory import Entry
+from llmr.config import place_of
 from llmr.errors import ConfigError
 
 log = logging.getLogger("llmr.cache")
@@ -65,7 +65,7 @@ class Shared:
                 "redis is configured but its client is not installed: pip install 'llmr[redis]'."
             ) from None
         self._ttl = ttl_s
-        self.place = re.sub(r"//[^@/]*@", "//", url)
+        self.place = place_of(url)
         try:
             self._client: Any = redis.from_url(
                 url,
