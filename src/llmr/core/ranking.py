@@ -59,8 +59,7 @@ def rank(look: Look) -> Ranking:
     Leaves `look` at the spread of the token estimate that the ranking was made at.
     """
     memo = look.telemetry.memo
-    day = int(look.now.wall // 86400)
-    key = (*_shape(look), day, look.regime if look.snapshot.price_edges[1] else None)
+    key = _shape(look)
     found: Ranking | None = memo.get(key)
     if found is None:
         found = _rank(look)
@@ -72,9 +71,11 @@ def rank(look: Look) -> Ranking:
 
 
 def _shape(look: Look) -> tuple[Any, ...]:
-    """All of a request that a ranking depends on."""
+    """All of a request, and of its moment, that a ranking depends on."""
     request = look.request
     return (
+        int(look.now.wall // 86400),
+        look.regime if look.snapshot.price_edges[1] else None,
         request.needs,
         request.prompt_tokens,
         request.output_tokens,
