@@ -41,13 +41,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "listing": {"core"},
     "router": {"config", "core", "errors", "gateway", "listing", "native", "ticket"},
     "sync": {"config", "router"},
+    "chaos": {"config", "errors", "router", "sandbox"},
     "server": {
         *("config", "core", "errors", "gateway", "listing", "native", "observe", "ticket"),
     },
     "sandbox": set(),
     "cli": {
-        *("cache", "config", "core", "errors", "gateway", "listing", "observe", "router"),
-        *("sandbox", "server"),
+        *("cache", "chaos", "config", "core", "errors", "gateway", "listing", "observe"),
+        *("router", "sandbox", "server"),
     },
 }
 CORE_OUTSIDE = {"msgspec"}

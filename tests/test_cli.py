@@ -19,7 +19,7 @@ from tests.harness import Server, upstream
 
 VERBS = (
     *("serve", "route", "models", "benchmark", "cache-stats", "clear-cache", "explain"),
-    *("sandbox", "config check", "config show", "config schema", "doctor"),
+    *("sandbox", "config check", "config show", "config schema", "doctor", "chaos"),
 )
 
 

@@ -152,6 +152,8 @@ def read_all(connection: socket.socket) -> bytes:
 
 def answer(data: bytes) -> Reply:
     """The one answer in the bytes of a connection."""
+    if not data:
+        raise ValueError("no answer")
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = dict(line.lower().split(": ", 1) for line in lines)
@@ -579,7 +581,11 @@ def test_c09_deep_nesting_is_answered_or_a_400(
 def test_c10_a_key_given_twice_is_a_400_everywhere(
     hard: Hardened, sandbox: Control, key: str
 ) -> None:
-    values: dict[str, list[Any]] = {"model": [MODEL, OTHER], "stream": [True, False], "messages": [HI, HI]}
+    values: dict[str, list[Any]] = {
+        "model": [MODEL, OTHER],
+        "stream": [True, False],
+        "messages": [HI, HI],
+    }
     one, two = (json.dumps(v) for v in values.get(key, [1, 2]))
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
     rest = ",".join(f'"{k}":{json.dumps(v[0])}' for k, v in values.items() if k != key)

@@ -47,8 +47,10 @@ def test_a_failure_before_the_first_content_is_unseen(
     reply = server.chat(models=LIST, stream=stream)
     assert reply.status == 200
     assert reply.headers["x-llmr-model"] == OTHER
-    again = name in ("500", "reset", "close")  # worth one quick retry on the same target
-    assert reply.headers["x-llmr-attempts"] == ("3" if again else "2")
+    # A 500 is worth one quick retry on the same target; so is a reset, unless the client has
+    # already tried a fresh connection in the place of a stale one.
+    sends = {"500": ("3",), "reset": ("2", "3"), "close": ("2", "3")}.get(name, ("2",))
+    assert reply.headers["x-llmr-attempts"] in sends
     assert reply.text().startswith(CANONICAL_ANSWER)
     if stream:
         assert reply.events()[-1] == "[DONE]"

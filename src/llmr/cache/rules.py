@@ -34,7 +34,7 @@ def cache_rules(header: str | None) -> CacheRules:
 
 def storable(outcome: Outcome, decision: Decision) -> bool:
     """Whether an answer may stand for the next identical request: whole, and the first choice's."""
-    first = decision.model
+    first = decision.snapshot.models[decision.first]
     if (
         outcome.error is not None
         or outcome.degraded

@@ -222,6 +222,20 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     run(config, as_json)
 
 
+@app.command(epilog="Example: llmr chaos --scenario S08 --config llmr.yaml")
+def chaos(
+    scenario: Annotated[
+        list[str] | None, typer.Option("--scenario", "-s", metavar="ID", help="Only this one.")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run 16 provider faults against this configuration, simulated, and say what came of it."""
+    from llmr.cli.chaos import run
+
+    run(config, scenario or [], as_json)
+
+
 def main() -> None:
     """Run the command line; errors become one clear line and an exit code."""
     try:

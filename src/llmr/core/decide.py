@@ -21,11 +21,13 @@ __all__ = ["Decision", "Now", "Policy", "decide"]
 class Decision(Struct, frozen=True):
     """Rows to try, in order, and what they were chosen by.
 
-    `chain` is what will be tried; `ranking` is the order by score, None for a pinned model.
+    `chain` is what will be tried; `first` would be tried first if it were well; `ranking` is the
+    order by score, None for a pinned model.
     The rest are the inputs, from which the decision can be worked out again to the bit.
     """
 
     chain: tuple[int, ...]
+    first: int
     ranking: Ranking | None
     request: Request
     snapshot: Snapshot
@@ -66,17 +68,18 @@ def decide(
         ranking = rank(look)
         if not ranking.order:
             raise nothing_passed(look)
-        chain = _auto_chain(look, ranking)
+        first, chain = _auto_chain(look, ranking)
     else:
-        chain = _named_chain(look)
-    return Decision(chain, ranking, request, snapshot, telemetry, policy, now)
+        first, chain = _named_chain(look)
+    return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now)
 
 
-def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, ...]:
+def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, tuple[int, ...]]:
     """The ranked rows, preferred ones first; after the first of all, the configured fallbacks."""
     models, order = look.snapshot.models, ranking.order
     if look.request.preferred:
         order = tuple(dict.fromkeys([*_preferred(look), *order]))
+    first = order[0]
     if look.telemetry.cooling:
         well = tuple(i for i in order if look.resting(models[i]) is None)
         # With everything cooling down, trying the best beats refusing on principle.
@@ -85,7 +88,7 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, ...]:
         fit = _fit(look, look.policy.fallback_models)
         fit = [i for i in fit if look.resting(models[i]) is None]
         order = tuple(dict.fromkeys([order[0], *fit, *order[1:]]))
-    return order
+    return first, order
 
 
 def _least_bad(look: Look, order: Sequence[int]) -> tuple[int, ...]:
@@ -108,7 +111,7 @@ def _fit(look: Look, names: Iterable[str]) -> list[int]:
     return [i for i in rows if models[i].barred is None and look.why_not(i) is None]
 
 
-def _named_chain(look: Look) -> tuple[int, ...]:
+def _named_chain(look: Look) -> tuple[int, tuple[int, ...]]:
     """The rows of the names asked for, in the caller's order, whatever the catalogue says."""
     models, usable = look.snapshot.models, look.policy.usable
     chain: list[int] = []
@@ -123,7 +126,7 @@ def _named_chain(look: Look) -> tuple[int, ...]:
         chain += reachable
     if chain:
         well = [i for i in chain if look.resting(models[i]) is None]
-        return tuple(dict.fromkeys(well or _least_bad(look, chain)))
+        return chain[0], tuple(dict.fromkeys(well or _least_bad(look, chain)))
     if keyless:
         raise no_key(sorted(keyless))
     param = "models" if len(look.request.models) > 1 else "model"

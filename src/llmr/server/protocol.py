@@ -23,6 +23,7 @@ BODY_BYTES_PER_S: Final = 16 * 1024  # a body that comes at this rate is not lat
 FRAMING: Final = 16  # bytes of framing a byte of a chunked body may cost
 LINGER_S: Final = 2.0  # a closing connection is read on, or its answer would be lost in a reset
 SPARE: Final = 8  # descriptors kept free
+CROWDED_S: Final = 1.0  # for a head, where descriptors are short
 
 IDLE, HEAD, BODY = range(3)
 
@@ -75,8 +76,21 @@ class Protocol(HttpToolsProtocol):
         # The number of a new descriptor is the lowest that was free. Every caller may need one
         # more, for an upstream.
         number = transport.get_extra_info("socket").fileno()
-        self.crowded = number + len(self.connections) + SPARE > self._wire.descriptors
+        full = number + len(self.connections) + SPARE > self._wire.descriptors
+        self.crowded = full and not self._make_room()
         self._rest()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; False where every one is in use."""
+        idle = [
+            (timer.when(), one)
+            for one in self.connections
+            if isinstance(one, Protocol) and (timer := one.timeout_keep_alive_task) is not None
+        ]
+        if not idle:
+            return False
+        min(idle, key=lambda pair: pair[0])[1].timeout_keep_alive_handler()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear()
@@ -94,10 +108,7 @@ class Protocol(HttpToolsProtocol):
         """Wait for a request no longer than between two requests."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
-            min(self.timeout_keep_alive, self._wire.head_s)
-            if self.crowded
-            else self.timeout_keep_alive,
-            self.timeout_keep_alive_handler,
+            CROWDED_S if self.crowded else self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     # --- reading ---
@@ -120,6 +131,8 @@ class Protocol(HttpToolsProtocol):
         elif self._late is None:
             self._since = self.loop.time()
             seconds = self._wire.head_s if self._part == HEAD else self._wire.body_s
+            if self.crowded:
+                seconds = min(seconds, CROWDED_S)
             self._late = self.loop.call_later(seconds, self._too_late)
 
     def on_message_begin(self) -> None:

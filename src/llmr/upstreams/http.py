@@ -6,6 +6,7 @@ reads. Reading is paused while the reader is behind, so a slow caller slows the 
 """
 
 import asyncio
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from llmr.upstreams.resolve import Resolver
 from llmr.upstreams.tls import tls_context
 
 HEADS_KEPT = 64
+
+log = logging.getLogger("llmr.upstreams")
 
 
 class Origin:
@@ -63,6 +66,7 @@ class Origin:
         fields = ((b"host", authority.encode("ascii")), (b"accept-encoding", b"identity"), *headers)
         self._common = b"".join(b"%s: %s\r\n" % field for field in fields) + via
         self._heads: dict[Any, bytes] = {}
+        self._trouble: str | None = None
 
     @property
     def open_connections(self) -> int:
@@ -76,15 +80,17 @@ class Origin:
         head = self._head(request)
         begun = asyncio.get_running_loop().time()
         connection = self._pool.take() or await self._connection(connect_until)
+        again = False
         while True:
-            retry = connection.reused
             exchange = connection.start(head, request.body, request.method == "HEAD")
             try:
                 if len(request.body) > JOIN_LIMIT:
                     await connection.write(request.body, exchange, until)
                 await exchange.wait_head(until)
             except TransportError as error:
-                if not retry or error.kind != "reset":
+                if again and error.kind == "reset":
+                    raise TransportError("connect", f"{self.host} resets every request") from None
+                if not connection.reused or error.kind != "reset":
                     raise
             except BaseException:
                 exchange.close()
@@ -92,6 +98,7 @@ class Origin:
             else:
                 return exchange
             # The peer had closed it while it lay idle: unseen, and once, on a fresh one.
+            again = True
             self._pool.retried += 1
             now = asyncio.get_running_loop().time()
             connection = await self._connection(min(until, now + connect_until - begun), fresh=True)
@@ -107,14 +114,26 @@ class Origin:
         connection = Connection(self._pool)
         try:
             await self._dialer.dial(connection, until)
-        except BaseException:
+        except BaseException as error:
             self._pool.lost(connection)  # uvloop does not say so of one cancelled as it opened
+            if isinstance(error, TransportError):
+                self._tell(str(error))
             raise
         finally:
             self._pool.opening_over()
+        self._tell(None)
         if connection.transport.is_closing():
             raise TransportError("reset", "the connection ended before the request was sent")
         return connection
+
+    def _tell(self, trouble: str | None) -> None:
+        """Log why connecting fails when that changes, not with every request."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble is None:
+                log.info("upstream %s: connected again", self.name)
+            else:
+                log.warning("upstream %s: no connection: %s", self.name, trouble)
 
     def _head(self, request: Send) -> bytes:
         key = (request.method, request.path, request.headers)

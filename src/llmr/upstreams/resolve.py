@@ -144,9 +144,13 @@ class Resolver:
         while self._queue and self._running < self._at_once:
             name, flight = self._queue.popleft()
             self._running += 1
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(name, flight), name="llmr-lookup", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more threads
+                self._ended(name, flight, OSError("no thread for a look-up"))
 
     def _run(self, name: Name, flight: "asyncio.Future[OSError | None]") -> None:
         """In the thread."""
@@ -155,8 +159,8 @@ class Resolver:
             found = self._lookup(*name)
         except OSError as error:
             found = error
-        except UnicodeError:  # a name that no resolver could be asked for
-            found = OSError("not a name")
+        except Exception:  # such as a name that no resolver can be asked for: whoever waits is told
+            found = OSError("the look-up failed")
         try:
             flight.get_loop().call_soon_threadsafe(self._ended, name, flight, found)
         except RuntimeError:
