@@ -93,6 +93,28 @@ def test_a_price_of_minus_one_is_unknown(name: str) -> None:
     assert real(name).price_source == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "barred"),
+    [
+        ("~anthropic/claude-sonnet-latest", {"alias_target": None}, ALIAS),
+        ("openai/gpt-5.4", {"alias_target": {"slug": "openai/gpt-5.5"}}, ALIAS),
+        ("openai/gpt-5.4", {"pricing": {"prompt": "-1", "completion": "-1"}}, ROUTER),
+        ("openai/gpt-5.4", {"pricing": {"prompt": "0", "completion": "-1"}}, ROUTER),
+        ("openai/gpt-5.4", {"id": "some/model-router"}, ROUTER),
+        ("openai/gpt-5.4", {"architecture": {"output_modalities": ["text", "image"]}}, NOT_CHAT),
+    ],
+)
+def test_one_sign_of_a_trap_is_enough(name: str, change: dict[str, Any], barred: str) -> None:
+    assert read([BY_ID[name] | change]).models[0].barred == barred
+
+
+def test_equal_rows_have_an_equal_version_and_others_another() -> None:
+    assert read(deepcopy(ROWS)).version == REAL.version
+    assert read(ROWS[1:]).version != REAL.version
+    cheaper = BY_ID["openai/gpt-5.4"] | {"pricing": {"prompt": "0", "completion": "0"}}
+    assert read([*ROWS, cheaper]).version != REAL.version
+
+
 def test_free_rows_are_known_to_be_free() -> None:
     assert {m.id for m in REAL.models if m.free and m.barred is None} == {
         "google/gemma-4-31b-it:free",
@@ -163,6 +185,7 @@ def test_a_model_that_always_reasons_is_left_out_where_none_is_wanted() -> None:
     ],
 )
 def test_a_row_ends_on_its_day_but_never_on_a_sentinel(name: str, day: float, out: bool) -> None:
+    assert (real(name).expires is None) is (name == "z-ai/glm-5-turbo")
     wall = NOW.wall + (day * 86_400 if day < 1e6 else day)
     told = explain(decided(REAL, policy=POLICY, now=Now(0.0, wall)))
     reasons = {row["model"]: row["reason"] for row in told["excluded"]}
@@ -213,6 +236,14 @@ def test_rebased_indices_give_the_same_quality(
         return {m.id: m.quality for m in read(rows).models}
 
     assert with_indices(float) == with_indices(change)
+
+
+def test_places_count_distinct_indices_from_the_lowest_to_the_highest() -> None:
+    rows = [
+        priors.Facts(f"x/{at}", index, 1.0, None, False) for at, index in enumerate((7, 1, 7, 9))
+    ]
+    found = priors.quality(rows)
+    assert [found[row.id].value for row in rows] == [0.625, 0.3, 0.625, 0.95]
 
 
 def test_a_higher_index_never_means_a_lower_quality() -> None:

@@ -197,13 +197,21 @@ def test_a_row_that_cannot_do_it_is_left_out_with_its_reason(
 
 
 def test_a_window_that_may_not_hold_the_prompt_is_used_only_where_none_surely_does() -> None:
-    perhaps = model("lab/perhaps", context=7000, quality=0.99)
+    perhaps = model("lab/perhaps", context=4000, quality=0.99)
     surely = model("lab/surely", context=9000)
     small = model("lab/small", context=3000)
     fields: dict[str, Any] = {"messages": said(6000)}
     assert names(decided([perhaps, surely, small], **fields)) == ["lab/surely"]
     assert names(decided([perhaps, small], **fields)) == ["lab/perhaps"]
     assert excluded([perhaps, small], **fields) == {"lab/small": "context"}
+
+
+def test_a_window_of_just_the_size_is_large_enough() -> None:
+    # Ten tokens may be thirteen, and six at the least.
+    fields: dict[str, Any] = {"messages": [{"role": "user", "content": "x" * 12}]}
+    sizes = {size: model(f"lab/{size}", context=size) for size in (5, 6, 12, 13)}
+    assert names(decided(list(sizes.values()), **fields)) == ["lab/13"]
+    assert names(decided([sizes[5], sizes[6], sizes[12]], **fields)) == ["lab/12", "lab/6"]
 
 
 def test_the_room_for_the_answer_counts_in_the_window() -> None:
@@ -285,13 +293,6 @@ def test_a_fallback_model_that_cannot_do_it_is_left_out() -> None:
     policy = Policy(frozenset(("lab",)), ("lab/named",))
     assert names(decided(rows, policy=policy, tools=[TOOL])) == ["lab/able"]
     assert "lab/named" in names(decided(rows, policy=policy))
-
-
-def test_a_fallback_model_that_cools_down_is_not_tried_before_those_that_are_well() -> None:
-    rows = [model("lab/first", quality=0.9), model("lab/named"), model("lab/well")]
-    policy = Policy(frozenset(("lab",)), ("lab/named",))
-    found = names(decided(rows, policy=policy, cooling={"lab/lab/named": "rate_limited"}))
-    assert found[:2] == ["lab/first", "lab/well"]
 
 
 def test_fallback_models_are_never_for_a_pinned_model(six: Snapshot) -> None:
@@ -453,36 +454,3 @@ def test_the_missing_key_of_another_upstream_is_named() -> None:
 def test_an_empty_catalogue_is_a_503() -> None:
     error = refused([])
     assert (error.status, error.code, error.retryable) == (503, "empty_catalogue", True)
-
-
-# --- health ---
-
-
-def test_targets_that_cool_down_are_skipped(six: Snapshot) -> None:
-    plain = names(decided(six))
-    found = decided(six, cooling={f"lab/{plain[0]}": "rate_limited"})
-    assert names(found) == plain[1:]
-    told = explain(found)
-    assert [row["model"] for row in told["candidates"] if "cooling" in row] == [plain[0]]
-    assert "rate_limited" in told["reason"]
-
-
-@pytest.mark.parametrize("keys", [["lab"], [f"lab/{row[0]}" for row in TABLE]])
-def test_when_all_cool_down_the_least_bad_is_tried_all_the_same(
-    six: Snapshot, keys: list[str]
-) -> None:
-    cooling = dict.fromkeys(keys, "overloaded")
-    assert names(decided(six, cooling=cooling)) == names(decided(six))[:1]
-    assert names(decided(six, cooling=cooling, model=GPT)) == [GPT]
-
-
-def test_the_best_of_the_well_ones_is_found_behind_many_that_cool_down() -> None:
-    rows = [model(f"lab/{i:02d}", quality=0.9 - i / 100) for i in range(40)]
-    cooling = {f"lab/lab/{i:02d}": "timeout" for i in range(35)}
-    assert names(decided(rows, cooling=cooling)) == [f"lab/{i}" for i in range(35, 40)]
-
-
-def test_a_pinned_model_served_twice_is_asked_where_it_is_well() -> None:
-    rows = [model("one", upstream="lab"), model("one", upstream="openrouter")]
-    found = decided(rows, model="one", cooling={"lab": "credit"})
-    assert [rows[i].upstream for i in found.chain] == ["openrouter"]

@@ -297,10 +297,12 @@ def test_raising_one_weight_never_makes_the_pick_worse_in_that_dimension(
         last = value
 
 
-@given(st.permutations(range(40)), st.integers(1, 40))
-def test_equal_rows_rank_by_name(positions: list[int], count: int) -> None:
-    found = order([model(f"lab/{i:02d}") for i in positions[:count]], request())
-    assert found == [f"lab/{i:02d}" for i in sorted(positions[:count])][:RANKED]
+@given(st.permutations(range(40)), st.integers(1, 40), st.integers(0, 14))
+def test_equal_rows_rank_by_name(positions: list[int], count: int, better: int) -> None:
+    ahead = [model(f"lab/a{i:02d}", quality=0.9 - i / 100) for i in range(better)]
+    equal = [model(f"lab/{i:02d}") for i in positions[:count]]
+    found = order([*equal, *ahead], request())
+    assert found == [*(m.id for m in ahead), *sorted(m.id for m in equal)][:RANKED]
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40, unique=True))
@@ -320,6 +322,15 @@ def test_equal_scores_at_equal_cost_rank_by_latency(tenths: list[int]) -> None:
     catalogue = [model(f"lab/{90 - n}", ttft=n / 10) for n in tenths]
     found = order(catalogue, request(weights={"cost": 1, "quality": 1}))
     assert found == [f"lab/{90 - n}" for n in sorted(tenths)][:RANKED]
+
+
+def test_equal_scores_rank_by_cost_before_latency_and_unknown_prices_last() -> None:
+    rows = [
+        model("lab/a", price=None, ttft=0.1),
+        model("lab/b", price=("2", "2"), ttft=0.1),
+        model("lab/c", price=("0.0000001", "0"), ttft=9.0),
+    ]
+    assert order(rows, request(weights={"quality": 1})) == ["lab/c", "lab/b", "lab/a"]
 
 
 @given(catalogues(), bodies())
@@ -394,22 +405,24 @@ def test_a_decision_can_be_worked_out_again_from_what_it_keeps(
 
 @given(
     catalogues(least=3),
-    st.lists(bodies(), min_size=1, max_size=2),
+    bodies(),
     st.lists(st.sampled_from((0, 6, 11, 13, 24, 7 * 24)), min_size=2, max_size=4, unique=True),
     st.sampled_from((0, 1, 7)),
 )
 def test_what_is_remembered_between_decisions_changes_none(
-    catalogue: list[Model], asks: list[dict[str, Any]], hours: list[int], cold: int
+    catalogue: list[Model], fields: dict[str, Any], hours: list[int], cold: int
 ) -> None:
     of = snapshot(*catalogue)
     cooling = {m.target: "timeout" for i, m in enumerate(catalogue) if cold and i % cold == 0}
     shared = telemetry(of, cooling)
-    for fields in asks:
-        asked = request(**fields)
+    # The same request, and those that differ from it by one field.
+    for gone in ("", *fields.keys() - {"messages"}):
+        asked = request(**{key: value for key, value in fields.items() if key != gone})
         for hour in hours:
             now = Now(NOW.monotonic, NOW.wall + hour * 3600.0)
             remembered = outcome(asked, of, shared, now)
-            assert remembered == outcome(asked, of, telemetry(of, cooling), now)
+            fresh = snapshot(*catalogue)
+            assert remembered == outcome(asked, fresh, telemetry(fresh, cooling), now)
 
 
 def test_the_best_of_the_well_rows_is_looked_for_again_when_one_of_them_ends() -> None:

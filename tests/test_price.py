@@ -291,6 +291,18 @@ def test_a_stretch_of_the_day_and_its_rest_cover_every_minute_once(
         assert inside != rule(utc_start=end, utc_end=start).holds(1, hhmm, 0)
 
 
+@pytest.mark.parametrize("lengths", [(10, 11), (11, 10), (9, 10, 11, 12, 11, 10)])
+def test_a_decision_is_made_by_the_prices_of_its_length(lengths: tuple[int, ...]) -> None:
+    cheap, dear = {"prompt": "0.0001", "completion": "0.0001"}, {"prompt": "1", "completion": "1"}
+    tiered = parse(cheap | {"overrides": [dear | {"min_prompt_tokens": 10}]})
+    rows = snapshot(model("lab/tiered", price=tiered), model("lab/steady", price=("0.2", "0.2")))
+    for tokens in lengths:
+        asked = request(messages=[{"role": "user", "content": "word" * (tokens - 7)}])
+        assert asked.prompt_tokens == tokens
+        expected = "lab/tiered" if tokens <= 10 else "lab/steady"
+        assert decide(asked, rows, telemetry(rows), POLICY, NOW).model.id == expected
+
+
 @pytest.mark.parametrize(
     "conditions",
     [

@@ -171,7 +171,10 @@ UNUSABLE: list[tuple[str, list[Any]]] = [
     ("models", [["x" * 257], [f"lab/{at}" for at in range(65)]]),
     ("preferred_models", [["x" * 257], [f"lab/{at}" for at in range(65)]]),
     ("weights", [5, "cost", [1], {}, {"cost": -1, "quality": 2}, {"price": 1}, {"cost": "1"}]),
-    ("weights", [{"cost": 0}, {"cost": None}, {"cost": 1e308, "quality": 1e308}]),
+    (
+        "weights",
+        [{"cost": 0}, {"cost": None}, {"cost": 1, "price": 1}, {"cost": 1e308, "quality": 1e308}],
+    ),
     ("preferred_models", ["a", [1], {}, 5]),
     ("max_latency_ms", ["1", 0, -1, [], True]),
     ("max_cost_per_1k", ["1", 0, -1, [], True]),

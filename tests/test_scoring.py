@@ -24,7 +24,7 @@ def found(row: Model, rates: tuple[float, float, float] | None = RATES, **fields
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", [None, 10, 300])
 def test_the_score_is_that_of_the_formula(stream: bool, limit: int | None) -> None:
-    fields = {"stream": stream, "priority": "cost", "max_tokens": limit}
+    fields: dict[str, Any] = {"stream": stream, "priority": "cost", "max_tokens": limit}
     asked = request(**fields)
     tail = asked.output_tokens * 0.02
     felt = 1.0 + (0.3 * tail if stream else tail)
@@ -93,9 +93,8 @@ def test_more_effort_than_usual_takes_longer_and_costs_more(row: Model, effort: 
 
 
 def test_less_effort_is_known_to_start_earlier_only_where_the_thoughts_are_seen() -> None:
-    high = {"reasoning_default": True, "default_effort": "high"}
     for aloud, first in ((True, 0.1), (False, 1.0)):
-        row = model(thinks_aloud=aloud, **high)
+        row = model(reasoning_default=True, default_effort="high", thinks_aloud=aloud)
         shown = found(row, reasoning_effort="none")
         assert shown.ttft_s == pytest.approx(first)
         assert shown.cost_usd == found(PLAIN).cost_usd

@@ -47,7 +47,8 @@ class Rig:
         self.gateway.observers.append(self.records.append)
         for _ in range(2):  # what is loaded late is loaded now
             assert server.request("GET", "/livez").status == 200
-            assert self.chat(model=OTHER).status == 200
+            assert server.chat(model=OTHER).status == 200
+            self.calls += 1
         eventually(lambda: self.gateway.in_flight == 0, "warm")
         (self._loop,) = {task.get_loop() for task in self.gateway._tasks}
         sandbox.reset()

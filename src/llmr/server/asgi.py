@@ -26,6 +26,7 @@ log = logging.getLogger("llmr.server")
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 FIRST_LOOK_S = 2.0
 PROBES = ("/livez", "/readyz")
+CLOSING = ("draining", "invalid_http", "doubled_header")
 
 
 class Application:
@@ -186,7 +187,9 @@ def _closes(error: ApiError, scope: Any) -> bool:
     wire = scope.get("llmr.wire")
     if wire is not None and wire.unread:
         return False
-    return error.code == "draining" or (error.code == "overloaded" and bool(wire and wire.crowded))
+    if error.code == "overloaded":
+        return wire is not None and bool(wire.crowded)
+    return error.code in CLOSING
 
 
 async def _end(responder: AsgiResponder, error: ApiError, name: str) -> None:
