@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install run test bench lint check-python clean figures
+.PHONY: install run test soak bench lint check-python clean figures
 
 install: $(STAMP)  ## make .venv from the lock file
 
@@ -50,3 +50,6 @@ $(DEV_STAMP): requirements-dev.lock $(STAMP)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+soak: $(DEV_STAMP)  ## ten thousand random schedules of faults, in virtual time
+	@SCHEDULES=10000 $(BIN)/python -m pytest -q tests/test_schedules.py

@@ -71,6 +71,16 @@ def test_a_target_is_used_again_once_its_time_is_over() -> None:
         assert names(decide(request(), of, known, POLICY, now)) == expected
 
 
+def test_the_best_of_the_well_ones_is_looked_for_again_when_another_gets_well() -> None:
+    rows = [model(f"lab/{i:02d}", quality=0.9 - i / 100) for i in range(40)]
+    of = snapshot(*rows)
+    known = telemetry(of, {row.target: "timeout" for row in rows[:35]})
+    known = replace(known, cooling={**known.cooling, rows[30].target: (NOW.monotonic + 9.0, "")})
+    for seconds, expected in ((0.0, 35), (10.0, 30), (0.0, 35)):
+        now = Now(NOW.monotonic + seconds, NOW.wall)
+        assert decide(request(), of, known, POLICY, now).model is rows[expected]
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [

@@ -416,7 +416,7 @@ def test_what_is_remembered_between_decisions_changes_none(
     cooling = {m.target: "timeout" for i, m in enumerate(catalogue) if cold and i % cold == 0}
     shared = telemetry(of, cooling)
     # The same request, and those that differ from it by one field.
-    for gone in ("", *fields.keys() - {"messages"}):
+    for gone in ("", *sorted(fields)):
         asked = request(**{key: value for key, value in fields.items() if key != gone})
         for hour in hours:
             now = Now(NOW.monotonic, NOW.wall + hour * 3600.0)

@@ -32,7 +32,7 @@ from tests.tls import Authority
 
 MODEL, OTHER, LAB = "openai/gpt-5.4-mini", "openai/gpt-5.4", "lab-large"
 CLOSED = "http://127.0.0.1:9"
-LIMITS = {"connect_s": 0.2, "first_event_s": 0.3}
+LIMITS = {"connect_s": 0.3, "first_event_s": 0.3}
 
 
 class Rig:
@@ -45,6 +45,7 @@ class Rig:
         self.records: list[Any] = []
         self.calls = 0
         self.gateway.observers.append(self.records.append)
+        eventually(lambda: all(s.checked for s in self.gateway.sources.values()), "looked at")
         for _ in range(2):  # what is loaded late is loaded now
             assert server.request("GET", "/livez").status == 200
             assert server.chat(model=OTHER).status == 200
@@ -195,7 +196,7 @@ def test_t01_a_name_that_does_not_resolve_falls_over(
 def test_t02_a_refused_connection_falls_over_at_once(rig: Rig) -> None:
     first, second = rig.attempts(rig.falls_over())
     assert (first["outcome"], second["outcome"]) == ("transport", "ok")
-    assert first["duration_ms"] < 150  # and not the connect limit
+    assert first["duration_ms"] < 250  # and not the connect limit
     rig.settled(LAB)
 
 
@@ -210,7 +211,7 @@ def test_t03_a_connection_that_never_comes_falls_over_at_the_limit(
     queue: FullQueue, rig: Rig
 ) -> None:
     rig.put("lab", f"http://127.0.0.1:{queue.port}")
-    assert 200 <= rig.attempts(rig.falls_over(stream=True))[0]["duration_ms"] < 2000
+    assert 300 <= rig.attempts(rig.falls_over(stream=True))[0]["duration_ms"] < 2000
     rig.settled(LAB)
 
 
@@ -430,7 +431,7 @@ def test_t14_more_callers_than_connections_are_served_in_turn_or_shed(
         rig.calls += 50
         assert time.monotonic() - begun < 8.0
         shed = [reply for reply in replies if reply.status != 200]
-        assert 1 <= len(shed) <= 48  # two go, at most twenty wait, and for 0.2 s at most
+        assert 1 <= len(shed) <= 48  # two go, at most twenty wait, and for 0.3 s at most
         assert {(r.status, r.error["code"]) for r in shed} == {(503, "upstream_pool_busy")}
         assert len({a["connection"] for a in sandbox.attempts(MODEL)}) <= 2
         rig.settled()

@@ -210,8 +210,8 @@ def test_t13_a_bomb_fails_and_memory_stays_flat(coding: str) -> None:
     bomb = b"".join(packer.compress(zeros) for _ in range(200)) + packer.flush()
 
     async def check(origin: Origin, served: Served) -> None:
-        response = await send(origin)
         tracemalloc.start()
+        response = await send(origin)
         with pytest.raises(TransportError) as caught:
             await whole(response)
         _, peak = tracemalloc.get_traced_memory()
@@ -239,6 +239,17 @@ def test_t13_giant_heads_fail(name: str) -> None:
         await until_true(lambda: origin.statistics().open == 0)
 
     exchange(answering(HEADS[name]), check)
+
+
+def test_t13_a_head_too_large_fails_though_it_comes_in_one_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("llmr.upstreams.connection.HEAD_LIMIT", 1000)
+
+    async def check(origin: Origin, served: Served) -> None:
+        await fails(origin, "too_large")
+
+    exchange(answering(reply(b"ok", "x: " + "y" * 1000)), check)
 
 
 @pytest.mark.parametrize("line", [b"x-field: y\r\n", b"y"])

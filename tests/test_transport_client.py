@@ -42,6 +42,18 @@ def test_connections_are_used_again(loop: str) -> None:
     exchange(answering(OK), check, loop)
 
 
+@each_loop
+def test_the_newest_idle_connection_goes_first(loop: str) -> None:
+    async def check(origin: Origin, served: Served) -> None:
+        await asyncio.gather(*(fetch(origin) for _ in range(3)))
+        oldest, *_, newest = origin._pool._idle
+        for _ in range(3):
+            assert await fetch(origin) == b"ok"
+        assert (origin._pool._idle[0], origin._pool._idle[-1]) == (oldest, newest)
+
+    exchange(answering(OK), check, loop)
+
+
 KEPT = {
     "length": (reply(b"ok"), b"ok", True),
     "empty": (reply(b""), b"", True),
@@ -275,16 +287,18 @@ def test_a_large_body_nobody_takes_ends_at_the_limit(loop: str) -> None:
 
 
 @each_loop
-def test_an_answer_before_the_body_is_sent_ends_the_sending(loop: str) -> None:
+@pytest.mark.parametrize("length", [2, 100])
+def test_an_answer_before_the_body_is_sent_ends_the_sending(loop: str, length: int) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(reply(b"no", status="413 Too Large"))
+        writer.write(reply(b"no", status="413 Too Large", length=length))
         await over.wait()
 
     async def check(origin: Origin, served: Served) -> None:
         response = await send(origin, body=bytes(32 * 2**20))
         assert response.status == 413
-        assert await whole(response) == b"no"
+        assert await response.read(asyncio.get_running_loop().time() + 2) == b"no"
+        response.close()
         await until_true(lambda: origin.statistics().open == 0)
         over.set()
 

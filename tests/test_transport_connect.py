@@ -376,8 +376,10 @@ def test_t15_localhost_is_either_family() -> None:
 
 
 @each_loop
-@pytest.mark.parametrize("connections", [1, 2])
-def test_t14_fifty_callers_share_few_connections_in_turn(loop: str, connections: int) -> None:
+@pytest.mark.parametrize(("connections", "kept"), [(1, True), (1, False), (2, True)])
+def test_t14_fifty_callers_share_few_connections_in_turn(
+    loop: str, connections: int, kept: bool
+) -> None:
     async def check(origin: Origin, served: Served) -> None:
         order: list[int] = []
 
@@ -386,13 +388,33 @@ def test_t14_fifty_callers_share_few_connections_in_turn(loop: str, connections:
             order.append(number)
 
         await asyncio.gather(*(one(number) for number in range(50)))
-        assert served.accepted == connections
+        assert served.accepted == (connections if kept else 50)
         assert sorted(order) == list(range(50))
         if connections == 1:  # of several, one may be quicker
             assert order == list(range(50))
         assert origin.statistics().waiting == 0
 
-    exchange(answering(OK), check, loop, max_connections=connections)
+    said = OK if kept else OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    exchange(answering(said, close=not kept), check, loop, max_connections=connections)
+
+
+@each_loop
+@pytest.mark.parametrize("how", ["given back", "closed"])
+def test_t14_a_waiter_cancelled_as_its_turn_comes_passes_it_on(loop: str, how: str) -> None:
+    async def check(origin: Origin, served: Served) -> None:
+        taken = await origin._connection(asyncio.get_running_loop().time() + 1)
+        first, second = (asyncio.ensure_future(fetch(origin)) for _ in range(2))
+        await until_true(lambda: origin.statistics().waiting == 2)
+        if how == "given back":
+            origin._pool.give_back(taken)
+        else:
+            origin._pool.lost(taken)
+            taken.transport.abort()
+        first.cancel()
+        assert await second == b"ok"
+        assert first.cancelled()
+
+    exchange(answering(OK), check, loop, max_connections=1)
 
 
 def test_t14_waiters_are_bounded_in_time() -> None:

@@ -195,10 +195,10 @@ class Exchange:
                 until = min(until, finished + AFTER_FINISH_S)
             try:
                 data = await response.read(until)
-            except ReadTimeout:
+            except (ReadTimeout, TransportError):
                 if finished is None:
                     raise
-                data = b""
+                data = b""  # the answer has its finish: how the line ends takes nothing from it
             now = self.loop.time()
             size += len(data)
             if size > ANSWER_LIMIT:

@@ -7,7 +7,7 @@ right, and ends with an error event where it is not; never with a clean end.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -39,11 +39,16 @@ class Executor:
         learner: Learner,
         limits: Limits,
         secrets: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`secrets` are taken out of whatever an upstream says, should it repeat them."""
+        """`secrets` are taken out of whatever an upstream says, should it repeat them.
+
+        `clock` is the monotonic clock that health is kept by.
+        """
         self.upstreams = upstreams
         self.learner = learner
         self.limits = limits
+        self.clock = clock
         self._secrets = [secret for secret in secrets if secret]
 
     async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
@@ -53,7 +58,7 @@ class Executor:
         event goes there as well. `outcome`, where given, is filled as the call goes on.
         """
         run = _Run(self, call, sink, outcome or Outcome([]))
-        self.learner.budget.request(time.monotonic())
+        self.learner.budget.request(self.clock())
         try:
             await run.run()
         finally:
@@ -72,6 +77,7 @@ class _Run:
     def __init__(self, executor: Executor, call: Call, sink: Sink | None, outcome: Outcome) -> None:
         self.executor = executor
         self.learner = executor.learner
+        self.clock = executor.clock
         self.limits = executor.limits
         self.call = call
         self.outcome = outcome
@@ -124,7 +130,7 @@ class _Run:
         return left <= 0 or (bool(self.outcome.attempts) and left < 0.02)
 
     def _admitted(self, index: int) -> bool:
-        model, now = self.models[index], time.monotonic()
+        model, now = self.models[index], self.clock()
         first = not self.outcome.attempts
         charged = (
             not first and index not in self.retried and self.learner.failing(model.upstream, now)
@@ -145,7 +151,7 @@ class _Run:
             return
         if self.loop.time() + wait >= self.call.deadline:
             return
-        if not self.learner.budget.spend(time.monotonic()):
+        if not self.learner.budget.spend(self.clock()):
             return
         self.retried.add(index)
         self.chain.insert(0, index)
@@ -184,7 +190,7 @@ class _Run:
         record = Attempt(model.id, model.upstream, round((started - self.delivery.begun) * 1000, 1))
         self.outcome.attempts.append(record)
         if model.free:
-            self.outcome.cooled |= self.learner.sent_free(model.upstream, time.monotonic())
+            self.outcome.cooled |= self.learner.sent_free(model.upstream, self.clock())
         if splice is None:
             self.delivery.restart()
         if pieces is not None:
@@ -203,7 +209,7 @@ class _Run:
             raise
         if failure is None:
             record.outcome = "ok"
-            self.learner.well(model, time.monotonic())
+            self.learner.well(model, self.clock())
             return None
         failure.message = self.executor.scrubbed(failure.message)
         record.outcome = failure.kind.name
@@ -220,7 +226,7 @@ class _Run:
         if kind is classify.MISSING:
             hint = HINT_LONGEST_S
         first = _quick(failure) and index not in self.retried
-        self.learner.fault(model, kind, time.monotonic(), hint, hard=kind.hard and not first)
+        self.learner.fault(model, kind, self.clock(), hint, hard=kind.hard and not first)
         self.outcome.cooled = True
 
     # --- after the commit point ---
@@ -237,7 +243,7 @@ class _Run:
         for target, prefilled in self._continuations(index, setting, bool(delivered)):
             if len(self.outcome.attempts) >= self.limits.attempts or self._too_late():
                 return False
-            now = time.monotonic()
+            now = self.clock()
             if not self.learner.budget.spend(now) or not self.learner.admit(
                 self.models[target], now
             ):

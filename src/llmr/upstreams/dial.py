@@ -106,6 +106,8 @@ class Dialer:
     def _unfinished(self) -> str:
         if self._proxy is not None:
             return f"no connection to {self._host} through {self._said}"
+        if self._tls is None:
+            return f"no connection to {self._said}"
         return f"the TLS handshake with {self._said} did not come to its end"
 
 
