@@ -389,6 +389,16 @@ def test_the_ranking_is_a_plain_sort_of_what_passed(
     assert rank(Look(asked, of, telemetry(of), POLICY, NOW)).passed == len(passed)
 
 
+def test_the_candidates_of_the_explanation_stand_in_the_order_of_the_ranking() -> None:
+    # Both cost less than the floor: the scores are equal, the costs are not.
+    of = snapshot(
+        model("lab/a", price=("0.0000000003", "0")), model("lab/b", price=("0.0000000002", "0"))
+    )
+    found = decide(request(), of, telemetry(of), POLICY, NOW)
+    assert [row["model"] for row in explain(found)["candidates"]] == ["lab/b", "lab/a"]
+    assert found.model.id == "lab/b"
+
+
 @given(catalogues(), bodies(), st.data())
 def test_a_decision_can_be_worked_out_again_from_what_it_keeps(
     catalogue: list[Model], fields: dict[str, Any], data: st.DataObject

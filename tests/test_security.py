@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import logging
+import os
 import re
 import socket
 import time
@@ -14,6 +16,7 @@ import pytest
 from llmr import config
 from llmr.core.classify import SECRET
 from llmr.errors import ConfigError
+from llmr.observe import log
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.harness import upstream
@@ -560,6 +563,21 @@ def test_x13_at_debug_level_no_key_and_no_word_of_a_prompt_is_written(
         assert secret not in written, secret
         assert secret.encode() not in kept, secret
         assert secret.encode() not in shown, secret
+
+
+def test_x13_a_line_that_holds_a_secret_is_written_without_it() -> None:
+    reader, writer = os.pipe()
+    handler = log.Writer([PLAIN_KEY], writer)
+    for text in (f"a {PLAIN_KEY} b", f"a {KEY} b", "a\x1b[31m\r\x9b b"):
+        handler.emit(logging.LogRecord("llmr", logging.INFO, "", 0, "%s", (text,), None))
+    handler.stop()
+    os.close(writer)
+    told = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert told.count("[redacted]") == 2
+    assert told.endswith(r"a\x1b[31m\r\x9b b" + "\n")
+    assert PLAIN_KEY not in told
+    assert KEY not in told
 
 
 def exchange(child: Child, data: bytes) -> bytes:

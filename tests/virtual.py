@@ -24,7 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
-            self._timer_cancelled_count -= 1  # type: ignore[attr-defined, has-type]
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
         if not self._ready and scheduled:  # type: ignore[attr-defined]
             self._now = max(self._now, scheduled[0]._when)
         super()._run_once()  # type: ignore[misc]

@@ -7,6 +7,7 @@ from llmr.core import capability
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.core.look import LIMITS
+from llmr.core.ranking import place
 from llmr.core.request import Request
 from llmr.core.scoring import Terms
 
@@ -72,7 +73,8 @@ def explain(decision: Decision) -> dict[str, Any]:
     """Every candidate with its terms, every exclusion with its reason."""
     request, snapshot = decision.request, decision.snapshot
     look = decision.look()
-    candidates, excluded = [], []
+    placed: list[tuple[tuple[float, float, float, str], dict[str, Any]]] = []
+    excluded = []
     rows = range(len(snapshot.models)) if request.mode == "auto" else decision.chain
     for index in rows:
         model = snapshot.models[index]
@@ -80,10 +82,11 @@ def explain(decision: Decision) -> dict[str, Any]:
         if why is not None:
             excluded.append({"model": model.id, "upstream": model.upstream, "reason": why})
             continue
-        entry = shown(look.terms(index), model)
-        resting = look.resting(model)
-        candidates.append(entry | {"cooling": resting} if resting else entry)
-    candidates.sort(key=lambda c: -c["composite_score"])
+        found, resting = look.terms(index), look.resting(model)
+        entry = shown(found, model)
+        placed.append((place(found, model), entry | {"cooling": resting} if resting else entry))
+    placed.sort(key=lambda pair: pair[0])
+    candidates = [entry for _, entry in placed]
     return {
         "selected_model": decision.model.id,
         "mode": request.mode,

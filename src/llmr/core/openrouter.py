@@ -155,7 +155,7 @@ def _model(
         else None,
         thinks_aloud=row["id"].split("/", 1)[0] not in HIDES_THINKING,
         free=prices.known and not prices.base["prompt"] and not prices.base["completion"],
-        expires=expires if isinstance(expires, str) and expires < FAR_FUTURE else None,
+        expires=expires if isinstance(expires, str) and "2" <= expires < FAR_FUTURE else None,
         created=_positive(row.get("created")),
         barred=_barred(row),
     )
