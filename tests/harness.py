@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from llmr import config
+from llmr.cli.serve import uvicorn_config
 from llmr.gateway import Gateway
 from llmr.server.asgi import Application
 
@@ -55,17 +56,7 @@ class Server:
 
     def __init__(self, tree: Mapping[str, Any], *, sandbox: bool = False) -> None:
         self.gateway = Gateway(config.build(tree, {}), sandbox=sandbox)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                Application(self.gateway),
-                loop="uvloop",
-                http="httptools",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=2,
-            )
-        )
+        self._server = uvicorn.Server(uvicorn_config(Application(self.gateway)))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]

@@ -261,7 +261,9 @@ def test_models_have_their_figures_and_sources(shared: Server) -> None:
             *("measured", "recorded", "published", "configured", "estimated", "unknown")
         }
         assert not row["id"].startswith(("fb-", "~"))
-    listed = shared.request("GET", "/v1/models").json
+    reply = shared.request("GET", "/v1/models", headers={"x-request-id": "mine-2"})
+    assert reply.headers["x-request-id"] == "mine-2"
+    listed = reply.json
     assert listed["object"] == "list"
     assert {"auto", "auto:speed", MODEL} <= {row["id"] for row in listed["data"]}
 

@@ -65,10 +65,12 @@ class Executor:
             run.outcome.upstream_s = run.loop.time() - run.delivery.begun
         return run.outcome
 
-    def scrubbed(self, text: str) -> str:
+    def scrub(self, failure: Failure) -> None:
+        """Take the router's own keys out of what an upstream said, wherever it said it."""
         for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
-        return text
+            failure.message = failure.message.replace(secret, "[redacted]")
+            failure.code = None if failure.code and secret in failure.code else failure.code
+            failure.param = None if failure.param and secret in failure.param else failure.param
 
 
 class _Run:
@@ -211,7 +213,7 @@ class _Run:
             record.outcome = "ok"
             self.learner.well(model, self.clock())
             return None
-        failure.message = self.executor.scrubbed(failure.message)
+        self.executor.scrub(failure)
         record.outcome = failure.kind.name
         record.message = failure.message
         record.status = failure.status or record.status

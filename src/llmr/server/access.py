@@ -42,9 +42,12 @@ class Access:
 
     def _same_machine(self, headers: Mapping[str, str]) -> None:
         """An open router is for this machine: no rebound host name, no page of another site."""
-        host = urlsplit(f"//{headers.get('host', 'localhost')}").hostname
-        origin = headers.get("origin")
-        site = urlsplit(origin).hostname if origin else "localhost"
+        try:
+            host = urlsplit(f"//{headers.get('host', 'localhost')}").hostname
+            origin = headers.get("origin")
+            site = urlsplit(origin).hostname if origin else "localhost"
+        except ValueError:
+            host = site = None
         if host not in LOOPBACK or site not in LOOPBACK:
             raise ApiError(
                 403,

@@ -18,7 +18,7 @@ from llmr.server.calls import MOST, Calls
 from llmr.server.fields import fields, must_be_json
 from llmr.server.hot import HOT, JSON, handle, refuse, request_id
 from llmr.server.protocol import Wire
-from llmr.server.responder import AsgiResponder, Receive, Send
+from llmr.server.responder import AsgiResponder, Message, Receive, Send
 from llmr.server.serving import Serving
 
 log = logging.getLogger("llmr.server")
@@ -156,7 +156,12 @@ class Application:
             body = await responder.body(headers, serving.body_limit)
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._rest(scope, body_first, responder.pass_on)
+        name = request_id(headers.get("x-request-id"))
+
+        async def named(message: Message) -> None:
+            await responder.pass_on(message, name)
+
+        await self._rest(scope, body_first, named)
 
     def health(self, gateway: Gateway) -> dict[str, Any]:
         """What the gateway says, and what the server knows beside it."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from llmr.errors import ApiError, bad_request
 
+CURLS_OWN = "application/x-www-form-urlencoded"
 ONCE = frozenset(
     ("host", "authorization", "content-type", "content-encoding", "content-length", "origin")
 )
@@ -24,9 +25,12 @@ def fields(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def must_be_json(headers: Mapping[str, str]) -> None:
-    """A 415 where the body says it is something else. One that says nothing is tried."""
+    """A 415 where the body says it is something else. One that says nothing is tried.
+
+    Nor does it say anything where it says what curl says of everything.
+    """
     given = headers.get("content-type")
-    if given is None:
+    if given is None or given == CURLS_OWN:
         return
     kind, _, parameters = given.lower().partition(";")
     kind, charset = kind.strip(), parameters.partition("charset=")[2].strip(' "')

@@ -90,9 +90,13 @@ class AsgiResponder:
         self.streams = headers[0][1].startswith(b"text/event-stream")
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def pass_on(self, message: Message) -> None:
-        """Send a message of an application that speaks ASGI itself."""
+    async def pass_on(self, message: Message, name: str) -> None:
+        """Send a message of an application that speaks ASGI itself, under the request's name."""
         self.started = True
+        if message["type"] == "http.response.start":
+            fields = message.setdefault("headers", [])
+            if all(field[0] != b"x-request-id" for field in fields):
+                message["headers"] = [*fields, (b"x-request-id", name.encode())]
         await self._send(message)
 
     async def write(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ from llmr.errors import ApiError
 from llmr.gateway import Gateway
 from llmr.listing import model_rows
 from llmr.server import schemas
-from llmr.server.hot import request_id
+from llmr.server.hot import error_answer, request_id
 from llmr.server.responder import Receive, Send
 
 DESCRIPTION = """\
@@ -79,11 +79,9 @@ def build(application: Any) -> FastAPI:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
-        headers = {
-            "x-request-id": request_id(request.headers.get("x-request-id")),
-            "x-should-retry": "true" if error.retryable else "false",
-        }
-        return Fast(error.body(), error.status, headers)
+        fields, body = error_answer(error, request_id(request.headers.get("x-request-id")))
+        headers = {name.decode(): value.decode() for name, value in fields}
+        return Response(body, error.status, headers)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -12,6 +12,7 @@ MAX_CONNECTIONS = 512
 MAX_WAITING = 1024
 MAX_IDLE = 256
 IDLE_LIMIT_S = 30.0  # idle connections older than this are closed
+CLOSE_S = 1.0  # so long `close` waits for the loop to close the sockets
 
 
 class Statistics(Struct, frozen=True):
@@ -49,6 +50,7 @@ class Pool:
         self._reused = 0
         self.retried = 0
         self.closed = False
+        self._emptied: asyncio.Future[None] | None = None  # for `close`
 
     def statistics(self) -> Statistics:
         return Statistics(
@@ -153,6 +155,8 @@ class Pool:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        if self._emptied is not None and not self._open and not self._emptied.done():
+            self._emptied.set_result(None)
         self._grant()
 
     def _free(self) -> bool:
@@ -187,8 +191,9 @@ class Pool:
         self._idle.clear()
         for connection in list(self._open):
             connection.transport.abort()
-        for _ in range(10):  # the loop closes sockets in its next rounds
-            await asyncio.sleep(0)
+        if self._open:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=CLOSE_S)
 
 
 def _too_late(waiter: "asyncio.Future[Connection | None]") -> None:
