@@ -1,4 +1,4 @@
-"""The rules of the house, held by reading the source: who imports whom, and how large things are."""
+"""The rules of the house, held by reading the source: who imports whom, how large things are."""
 
 import ast
 from collections.abc import Iterator
