@@ -94,6 +94,8 @@ async def serving(
     try:
         yield served
     finally:
+        # A server of asyncio closed while it accepts leaves what it accepted open.
+        await asyncio.sleep(0.02)
         server.close()
         for task in list(tasks):
             task.cancel()

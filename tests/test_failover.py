@@ -225,6 +225,16 @@ def test_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> 
     assert len(sandbox.attempts()) == 1
 
 
+@pytest.mark.parametrize("coding", ["br", "gzip"])
+def test_a_refusal_whose_body_cannot_be_read_speaks_by_its_status(
+    server: Server, sandbox: Control, coding: str
+) -> None:
+    sandbox.fault(MODEL, status(429, headers={"Retry-After": "120", "Content-Encoding": coding}))
+    reply = server.chat(model=MODEL)
+    assert reply.status == 429
+    assert 119 <= int(reply.headers["retry-after"]) <= 121
+
+
 def test_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> None:
     first = server.chat(model="auto").headers["x-llmr-model"]
     sandbox.fault(first, status(429, headers={"Retry-After": "1"}))

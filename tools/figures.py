@@ -119,7 +119,14 @@ class Box(NamedTuple):
 BOXES = (
     Box(0, 0, "box", "Caller", ("any client, or the library",), ("server/hot.py", "router.py")),
     Box(1, 0, "box", "Catalogue", ("immutable snapshot,", "swapped whole"), ("core/catalogue.py",)),
-    Box(2, 0, "box", "Telemetry", ("live estimates,", "cooldowns"), ("core/telemetry.py", "core/learner.py")),
+    Box(
+        2,
+        0,
+        "box",
+        "Telemetry",
+        ("live estimates,", "cooldowns"),
+        ("core/telemetry.py", "core/learner.py"),
+    ),
     Box(3, 0, "step", "Upstream", ("pooled HTTP/1.1,", "bytes through"), ("upstreams/http.py",)),
     Box(0, 1, "step", "View", ("what routing needs",), ("core/body.py", "core/request.py")),
     Box(

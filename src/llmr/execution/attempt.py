@@ -116,8 +116,6 @@ class Exchange:
         )
         try:
             record.status = response.status
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise Failure(classify.INVALID, "the upstream sent an encoding nobody asked for")
             if not 200 <= response.status < 300:
                 await self._refusal(response)
             elif response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -133,7 +131,10 @@ class Exchange:
                 f"the upstream answered with a redirect ({response.status}), which is not followed"
             )
             raise Failure(classify.INVALID, text, status=response.status)
-        body = await self._body(response, ERROR_BODY_LIMIT, self.loop.time() + ERROR_BODY_S)
+        try:
+            body = await self._body(response, ERROR_BODY_LIMIT, self.loop.time() + ERROR_BODY_S)
+        except (TransportError, ReadTimeout):
+            body = b""  # the status says enough
         raise classify.from_reply(response.status, response.headers, body, time.time())
 
     async def _body(self, response: Response, limit: int, until: float) -> bytes:
