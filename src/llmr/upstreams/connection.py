@@ -218,12 +218,16 @@ class Connection(asyncio.Protocol):
     def _end(self, exchange: Exchange, keep: bool) -> None:
         self.exchange = None
         self._done = True
-        whole = _finish(exchange)
-        self._keep = keep and whole
+        if exchange.decoder is None:
+            exchange.finish()
+        elif not _finish(exchange):
+            keep = False
+        self._keep = keep
 
     def _settle(self) -> None:
         """The answer is complete and the bytes that brought it are read."""
-        self.resume()
+        if self._read_paused:
+            self.resume()
         if self._keep:
             self._owner.give_back(self)
         else:
