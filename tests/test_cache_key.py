@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmr.cache.key import cache_key, deterministic
@@ -238,6 +238,8 @@ def test_the_form_of_the_body_does_not_count(data: bytes) -> None:
 
 
 @given(st.dictionaries(TEXT.map("x_".__add__), JSON), st.booleans())
+@example({"x_": ["", ":"]}, False)
+@example({"x_": ["\\", '":', {'"': ":"}]}, True)
 def test_neither_order_nor_spacing_nor_escapes_count(fields: dict[str, Any], escaped: bool) -> None:
     sent = {"messages": [{"role": "user", "content": "Hello."}], **fields}
     other = json.dumps(shuffled(sent), ensure_ascii=escaped, indent=1)

@@ -15,8 +15,8 @@ from llmr.errors import bad_request
 FORM = frozenset(("stream", "stream_options"))
 
 
-# A string before a colon is a key: no value is.
-_MEMBERS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:')
+# A string before a colon is a key: no value is. Values are matched too, lest one be entered.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)')
 
 
 def _members(value: Any) -> int:
@@ -67,7 +67,7 @@ def cache_key(body: Body, request: Request, scope: bytes) -> bytes:
         request.max_cost_usd,
     )
     digest = hashlib.blake2b(scope, digest_size=24)
-    if len(_MEMBERS.findall(body.data)) != members:
+    if sum(map(len, _STRINGS.findall(body.data))) != members:
         # A key given twice inside: what it means is up to who reads it, so only its bytes tell.
         digest.update(body.data)
     digest.update(_encode((wishes, fields)))
