@@ -433,6 +433,7 @@ def test_t14_more_callers_than_connections_are_served_in_turn_or_shed(
         shed = [reply for reply in replies if reply.status != 200]
         assert 1 <= len(shed) <= 48  # two go, at most twenty wait, and for 0.3 s at most
         assert {(r.status, r.error["code"]) for r in shed} == {(503, "upstream_pool_busy")}
+        assert {r.headers["retry-after"] for r in shed} == {"1"}
         assert len({a["connection"] for a in sandbox.attempts(MODEL)}) <= 2
         rig.settled()
 

@@ -10,6 +10,8 @@ from llmr.core.classify import Failure
 from llmr.errors import ApiError
 from llmr.upstreams.base import TransportError
 
+BUSY_AGAIN_S = 1.0  # what a caller is told where all connections are taken
+
 
 def completion_in(body: bytes) -> dict[str, Any]:
     """The completion object in a 200 reply; raises `Failure` for anything that is none."""
@@ -41,10 +43,12 @@ def of_transport(error: TransportError, committed: bool) -> Failure:
         return Failure(
             classify.CUT, "the upstream closed the connection in the middle of the answer"
         )
+    if error.kind == "protocol" and committed:
+        return Failure(classify.CUT, str(error))
     if error.kind == "reset":
         return Failure(classify.RESET, str(error))
     if error.kind == "busy":
-        return Failure(classify.BUSY, str(error))
+        return Failure(classify.BUSY, str(error), retry_after_s=BUSY_AGAIN_S)
     if error.kind == "connect_timeout":
         return Failure(classify.TIMEOUT, str(error))
     if error.kind in ("protocol", "too_large", "closed"):
