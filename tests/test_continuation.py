@@ -72,7 +72,7 @@ def test_s03_s06_s24_a_cut_or_stalled_answer_goes_on_elsewhere(
     assert (sent[-1]["role"] == "assistant") is bool(supports)
 
 
-def test_an_answer_that_departs_ends_with_the_first_failure(
+def test_s24_an_answer_that_departs_ends_with_the_first_failure(
     server: Server, sandbox: Control
 ) -> None:
     first, second = "openai/gpt-5.4-mini", "openai/gpt-5.4"
@@ -130,7 +130,7 @@ def spliced(delivered: str, *events: Event, prefilled: bool = False) -> str:
 
 @pytest.mark.parametrize("size", range(1, 12))
 @pytest.mark.parametrize("cut", range(12))
-def test_what_repeats_is_swallowed_whatever_the_pieces(size: int, cut: int) -> None:
+def test_s24_what_repeats_is_swallowed_whatever_the_pieces(size: int, cut: int) -> None:
     answer = "Grüße, 東京!"
     pieces = [chunk(answer[i : i + size]) for i in range(0, len(answer), size)]
     assert spliced(answer[:cut], *pieces, chunk(finish="stop")) == answer[cut:]
@@ -146,7 +146,7 @@ def test_what_repeats_is_swallowed_whatever_the_pieces(size: int, cut: int) -> N
         [chunk(refusal="no")],
     ],
 )
-def test_what_departs_is_refused(events: list[Event]) -> None:
+def test_s24_what_departs_is_refused(events: list[Event]) -> None:
     with pytest.raises(Departed):
         spliced("Hello, world", *events)
 

@@ -29,8 +29,8 @@ BEFORE_CONTENT = {
     "html 502": status(502, body="<html>bad gateway</html>", content_type="text/html"),
     "reset": {"kind": "reset"},
     "close": {"kind": "close"},
-    "error event first": {"kind": "error_event", "at_token": 0},
-    "empty stream": {"kind": "empty_stream"},
+    "S01 error event first": {"kind": "error_event", "at_token": 0},
+    "S22 empty stream": {"kind": "empty_stream"},
     "not json": {"kind": "json_body", "body": "<html>"},
     "error in a 200": {"kind": "json_body", "body": '{"error": {"message": "no", "code": 502}}'},
     "redirect": {"kind": "redirect", "location": "http://127.0.0.1:1/elsewhere"},
@@ -57,7 +57,7 @@ def test_a_failure_before_the_first_content_is_unseen(
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "clean"])
-def test_a_cut_answer_ends_with_an_error_and_never_cleanly(
+def test_s03_s04_a_cut_answer_ends_with_an_error_and_never_cleanly(
     server: Server, sandbox: Control, how: str
 ) -> None:
     sandbox.fault(MODEL, {"kind": "cut", "after_tokens": 10, "how": how})
@@ -69,7 +69,9 @@ def test_a_cut_answer_ends_with_an_error_and_never_cleanly(
     assert "[DONE]" not in reply.body.decode()
 
 
-def test_an_error_in_the_middle_ends_the_stream_with_it(server: Server, sandbox: Control) -> None:
+def test_s02_an_error_in_the_middle_ends_the_stream_with_it(
+    server: Server, sandbox: Control
+) -> None:
     sandbox.fault(MODEL, {"kind": "error_event", "at_token": 5})
     *before, last = server.chat(models=LIST, stream=True).events()
     assert before
@@ -77,7 +79,7 @@ def test_an_error_in_the_middle_ends_the_stream_with_it(server: Server, sandbox:
     assert set(last["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
+def test_s06_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
     sandbox_process: SandboxProcess, sandbox: Control
 ) -> None:
     sandbox.fault(MODEL, {"kind": "stall", "after_tokens": 5, "seconds": 30})
@@ -89,7 +91,7 @@ def test_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
 
 
 @pytest.mark.parametrize("fault", [{"kind": "silent", "seconds": 30}, {"kind": "comments"}])
-def test_silence_before_the_first_content_moves_on(
+def test_s07_silence_before_the_first_content_moves_on(
     sandbox_process: SandboxProcess, sandbox: Control, fault: dict[str, Any]
 ) -> None:
     sandbox.fault(MODEL, fault)

@@ -171,7 +171,7 @@ def test_a_stream_nobody_asked_for_becomes_one_object(
 
 @BOTH
 @pytest.mark.parametrize("name", BROKEN)
-def test_an_error_in_mid_stream_ends_it_with_one_error_event(
+def test_s02_an_error_in_mid_stream_ends_it_with_one_error_event(
     router: Server, sandbox: Control, name: str, include_usage: bool
 ) -> None:
     play(sandbox, stream_bytes(name))
@@ -195,7 +195,7 @@ def test_an_error_in_mid_stream_ends_it_with_one_error_event(
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("kept", ["role", "nothing"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_an_error_before_any_content_is_an_http_error(
+def test_s01_an_error_before_any_content_is_an_http_error(
     router: Server, sandbox: Control, name: str, kept: str, stream: bool
 ) -> None:
     blocks = stream_bytes(name).split(b"\n\n")
@@ -234,7 +234,7 @@ def places(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_cut_at_any_offset_changes_nothing(name: str) -> None:
+def test_s12_a_cut_at_any_offset_changes_nothing(name: str) -> None:
     data = stream_bytes(name)
     whole = read([data])
     expected = [relayed(whole, asked) for asked in (True, False)]
@@ -251,7 +251,7 @@ def folded(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\r"], ids=["CRLF", "CR"])
 @pytest.mark.parametrize("name", [n for n in WHOLE_STREAMS if len(stream_bytes(n)) < 4000])
-def test_other_line_ends_change_nothing_wherever_they_are_cut(name: str, end: bytes) -> None:
+def test_s11_s12_other_line_ends_change_nothing_wherever_they_are_cut(name: str, end: bytes) -> None:
     recorded = folded(stream_bytes(name))
     assert recorded.count(b"\n") > stream_bytes(name).count(b"\n")
     expected = relayed(read([recorded]), True)
@@ -262,7 +262,7 @@ def test_other_line_ends_change_nothing_wherever_they_are_cut(name: str, end: by
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_pieces_of_any_size_change_nothing(name: str) -> None:
+def test_s12_pieces_of_any_size_change_nothing(name: str) -> None:
     data = stream_bytes(name)
     for include_usage in (True, False):
         expected = relayed(read([data]), include_usage)
@@ -280,7 +280,7 @@ def test_pieces_of_any_size_change_nothing(name: str) -> None:
         (64, "perplexity-citations"),
     ],
 )
-def test_pieces_of_any_size_change_nothing_on_a_socket(
+def test_s12_pieces_of_any_size_change_nothing_on_a_socket(
     router: Server, sandbox: Control, size: int, name: str
 ) -> None:
     data = stream_bytes(name)

@@ -73,6 +73,8 @@ class Supervisor:
             command, pass_fds=(self._orders.descriptor,), start_new_session=True
         )
         self._workers[slot] = (child, time.monotonic())
+        if self._stopping:  # the signal came while the child was made, and could not reach it
+            child.terminate()
 
     def _ended(self, slot: int, child: subprocess.Popen[bytes], born: float) -> None:
         del self._workers[slot]
