@@ -37,6 +37,11 @@ def shared_server(sandbox: SandboxProcess, valkey: Valkey) -> Server:
     return Server(upstream(sandbox.base_url, redis={"url": valkey.url}), sandbox=True)
 
 
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the cache wrote to the log."""
+    return [r.getMessage() for r in caplog.records if r.name == "llmr.cache"]
+
+
 def ask(server: Server, path: str = "/v1/chat/completions", **body: Any) -> Reply:
     reply = server.chat(path, model=MODEL, temperature=0, **body)
     assert reply.status == 200
@@ -50,7 +55,7 @@ def entry(size: int) -> Entry:
     return Entry("m", "u", b"x" * size, 0.0)
 
 
-def test_memory_is_bounded_by_bytes_and_the_least_recently_used_goes() -> None:
+def test_k14_memory_is_bounded_by_bytes_and_the_least_recently_used_goes() -> None:
     memory = Memory(3 * (100 + OVERHEAD), 60)
     for name in (b"a", b"b", b"c"):
         memory.put(name, entry(100), 0.0)
@@ -60,14 +65,14 @@ def test_memory_is_bounded_by_bytes_and_the_least_recently_used_goes() -> None:
     assert memory.bytes == 3 * (100 + OVERHEAD)
 
 
-def test_an_entry_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
+def test_k14_an_entry_larger_than_the_cache_is_not_kept_and_evicts_nothing() -> None:
     memory = Memory(1000, 60)
     memory.put(b"a", entry(100), 0.0)
     assert not memory.put(b"b", entry(5000), 0.0)
     assert memory.get(b"a", 0.0) is not None
 
 
-def test_memory_expires_by_the_given_clock_and_counts_its_bytes() -> None:
+def test_k14_memory_expires_by_the_given_clock_and_counts_its_bytes() -> None:
     memory = Memory(10_000, 60)
     memory.put(b"a", entry(10), 100.0)
     assert memory.get(b"a", 159.9) is not None
@@ -107,7 +112,7 @@ def test_a_hit_costs_less_than_a_millisecond_of_router_time(server: Server) -> N
     assert sorted(took)[0] < 1.0
 
 
-def test_one_entry_serves_both_forms(server: Server, sandbox: Control) -> None:
+def test_k10_one_entry_serves_both_forms(server: Server, sandbox: Control) -> None:
     whole = ask(server)
     stream = ask(server, stream=True, stream_options={"include_usage": True})
     assert stream.headers["x-llmr-cache"] == "hit"
@@ -118,7 +123,7 @@ def test_one_entry_serves_both_forms(server: Server, sandbox: Control) -> None:
     assert len(sandbox.attempts()) == 1
 
 
-def test_a_streamed_answer_is_kept_and_served_whole(server: Server, sandbox: Control) -> None:
+def test_k10_a_streamed_answer_is_kept_and_served_whole(server: Server, sandbox: Control) -> None:
     stream = ask(server, stream=True)
     whole = ask(server)
     assert whole.headers["x-llmr-cache"] == "hit"
@@ -128,7 +133,7 @@ def test_a_streamed_answer_is_kept_and_served_whole(server: Server, sandbox: Con
     assert len(sandbox.attempts()) == 1
 
 
-def test_tool_calls_survive_the_change_of_form(server: Server) -> None:
+def test_k10_tool_calls_survive_the_change_of_form(server: Server) -> None:
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
     whole = ask(server, tools=tools)
@@ -138,7 +143,7 @@ def test_tool_calls_survive_the_change_of_form(server: Server) -> None:
     assert calls == [{**call, "index": index} for index, call in enumerate(wanted)]
 
 
-def test_what_is_meant_to_vary_is_not_cached_on_v1_but_is_on_route(
+def test_k13_what_is_meant_to_vary_is_not_cached_on_v1_but_is_on_route(
     server: Server, sandbox: Control
 ) -> None:
     for _ in range(2):
@@ -166,7 +171,7 @@ def test_a_seed_makes_a_request_deterministic(server: Server) -> None:
         ("private, No-Store", ["bypass", "bypass", "miss"]),
     ],
 )
-def test_the_callers_cache_control_is_obeyed(
+def test_k13_the_callers_cache_control_is_obeyed(
     server: Server, directive: str, seen: list[str]
 ) -> None:
     said = {"cache-control": directive}
@@ -183,7 +188,7 @@ def test_the_callers_cache_control_is_obeyed(
         ("deterministic", {"temperature": 0.5}, False),
     ],
 )
-def test_the_configured_default(
+def test_k13_the_configured_default(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     setting: str,
@@ -204,7 +209,7 @@ def test_the_configured_default(
         {"kind": "malformed", "at_token": 3},
     ],
 )
-def test_what_is_not_a_whole_regular_answer_is_not_kept(
+def test_k08_what_is_not_a_whole_regular_answer_is_not_kept(
     server: Server, sandbox: Control, fault: dict[str, Any]
 ) -> None:
     sandbox.fault(MODEL, fault, times=1)
@@ -212,12 +217,12 @@ def test_what_is_not_a_whole_regular_answer_is_not_kept(
     assert ask(server).headers["x-llmr-cache"] == "miss"
 
 
-def test_an_answer_stopped_by_length_is_not_kept(server: Server) -> None:
+def test_k08_an_answer_stopped_by_length_is_not_kept(server: Server) -> None:
     assert ask(server, max_tokens=3).json["choices"][0]["finish_reason"] == "length"
     assert ask(server, max_tokens=3).headers["x-llmr-cache"] == "miss"
 
 
-def test_the_answer_of_a_fallback_is_not_kept_as_the_first_choices(
+def test_k09_the_answer_of_a_fallback_is_not_kept_as_the_first_choices(
     server: Server, sandbox: Control
 ) -> None:
     models = [MODEL, "openai/gpt-5.4"]
@@ -229,7 +234,7 @@ def test_the_answer_of_a_fallback_is_not_kept_as_the_first_choices(
     assert [r.headers["x-llmr-cache"] for r in (while_it_cools, again)] == ["miss", "miss"]
 
 
-def test_callers_with_different_keys_never_share(sandbox_process: SandboxProcess) -> None:
+def test_k07_callers_with_different_keys_never_share(sandbox_process: SandboxProcess) -> None:
     tree = upstream(sandbox_process.base_url, server={"api_keys": ["key-one", "key-two"]})
     with Server(tree, sandbox=True) as server:
         seen = [
@@ -256,7 +261,7 @@ def together(count: int, call: Callable[[int], Reply]) -> list[Reply]:
     return [reply for reply in replies if reply is not None]
 
 
-def test_identical_requests_in_flight_share_one_upstream_call(
+def test_k11_identical_requests_in_flight_share_one_upstream_call(
     server: Server, sandbox: Control
 ) -> None:
     sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
@@ -267,7 +272,9 @@ def test_identical_requests_in_flight_share_one_upstream_call(
     assert states == ["joined"] * 29 + ["miss"]
 
 
-def test_a_failure_in_flight_reaches_everyone_who_waited(server: Server, sandbox: Control) -> None:
+def test_k12_a_failure_in_flight_reaches_everyone_who_waited(
+    server: Server, sandbox: Control
+) -> None:
     sandbox.fault(MODEL, {"kind": "status", "status": 400, "delay_s": 0.3})
     replies = together(5, lambda _: server.chat(model=MODEL, seed=3))
     assert {reply.status for reply in replies} == {400}
@@ -299,7 +306,7 @@ def test_answers_are_kept_in_valkey_and_shared_between_routers(
     assert len(sandbox.attempts()) == 1
 
 
-def test_valkey_going_away_and_coming_back_causes_no_error(
+def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     valkey: Valkey,
@@ -321,11 +328,11 @@ def test_valkey_going_away_and_coming_back_causes_no_error(
         valkey.start()
         eventually(lambda: server.gateway.redis_connected, "joined again")
         assert ask(server, seed=2000).headers["x-llmr-cache"] == "miss"
-    told = [r.getMessage() for r in caplog.records if r.name == "llmr.cache"]
+    told = lines(caplog)
     assert [("answers" in line, "away" in line) for line in told] == [(1, 0), (0, 1), (1, 0)]
 
 
-def test_a_frozen_valkey_delays_one_request_by_the_operation_limit_at_most(
+def test_k02_a_frozen_valkey_delays_one_request_by_the_operation_limit_at_most(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
     with shared_server(sandbox_process, valkey) as server:
@@ -341,16 +348,23 @@ def test_a_frozen_valkey_delays_one_request_by_the_operation_limit_at_most(
         assert len(slow) <= 1
 
 
-def test_valkey_away_at_the_start_is_joined_later(
-    sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
+def test_k01_valkey_away_at_the_start_is_joined_later(
+    sandbox_process: SandboxProcess,
+    sandbox: Control,
+    valkey: Valkey,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", logger="llmr.cache")
     valkey.stop()
     with shared_server(sandbox_process, valkey) as server:
         assert ask(server).headers["x-llmr-cache"] == "miss"
         assert ask(server).headers["x-llmr-cache"] == "hit"
         assert server.request("GET", "/readyz").status == 200
+        eventually(lambda: len(lines(caplog)) == 1, "said so")
         valkey.start()
-        eventually(lambda: server.gateway.redis_connected, "joined")
+        eventually(lambda: len(lines(caplog)) >= 2, "joined")
+        assert server.gateway.redis_connected
+    assert ["away" in line for line in lines(caplog)] == [True, False]
 
 
 BODY = pack(Entry(MODEL, "openrouter", b"{}", 0.0))
@@ -369,11 +383,11 @@ BODY = pack(Entry(MODEL, "openrouter", b"{}", 0.0))
         MAGIC + hashlib.blake2b(b"\xff\xff", digest_size=16).digest() + b"\xff\xff",
     ],
 )
-def test_an_entry_that_is_not_exactly_ours_is_no_entry(stored: bytes) -> None:
+def test_k04_an_entry_that_is_not_exactly_ours_is_no_entry(stored: bytes) -> None:
     assert unpack(stored) is None
 
 
-def test_a_spoilt_entry_is_a_miss_and_is_removed(
+def test_k04_a_spoilt_entry_is_a_miss_and_is_removed(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
     with shared_server(sandbox_process, valkey) as server:

@@ -83,7 +83,7 @@ BASE = key(**FULL)
 
 
 @pytest.mark.parametrize("name", [name for name in FULL if name != "messages"])
-def test_leaving_a_field_out_changes_the_key(name: str) -> None:
+def test_k06_leaving_a_field_out_changes_the_key(name: str) -> None:
     rest = {field: value for field, value in FULL.items() if field != name}
     # No model and `auto` ask for the same.
     assert (key(**rest) == BASE) is (name == "model")
@@ -115,13 +115,15 @@ OTHERS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_other_value_of_a_field_has_a_key_of_its_own(name: str) -> None:
+def test_k06_every_other_value_of_a_field_has_a_key_of_its_own(name: str) -> None:
     keys = [key(**{**FULL, name: value}) for value in OTHERS[name]]
     assert len({*keys, BASE}) == len(keys) + 1
 
 
 @given(st.data(), JSON)
-def test_any_change_of_an_unknown_field_changes_the_key(data: st.DataObject, value: Any) -> None:
+def test_k06_any_change_of_an_unknown_field_changes_the_key(
+    data: st.DataObject, value: Any
+) -> None:
     fields = deepcopy(data.draw(st.dictionaries(TEXT.map("x_".__add__), JSON, min_size=1)))
     name = data.draw(st.sampled_from(sorted(fields)))
     changed = {**fields, name: value}
@@ -158,7 +160,7 @@ def plain(value: Any) -> Any:
         (b"1e308", b"1e307"),
     ],
 )
-def test_values_that_are_nearly_alike_differ(one: bytes, other: bytes) -> None:
+def test_k06_values_that_are_nearly_alike_differ(one: bytes, other: bytes) -> None:
     sent = b'{"messages":[{"role":"user","content":"x"}],"value":%b}'
     assert key_of(sent % one) != key_of(sent % other)
 
@@ -171,7 +173,7 @@ def test_a_number_beyond_all_bounds_is_refused_or_has_its_own_key(one: bytes, ot
 
 
 @pytest.mark.parametrize("name", WISHES)
-def test_every_wish_has_a_key_of_its_own(name: str) -> None:
+def test_k06_every_wish_has_a_key_of_its_own(name: str) -> None:
     keys = [key(**{name: value}) for value in WISHES[name]]
     assert len(set(keys)) == len(keys)
 
@@ -196,7 +198,7 @@ def test_a_pinned_model_is_part_of_it_and_the_pick_of_auto_is_not() -> None:
     assert key(model="lab/one", models=["lab/two"]) == key(models=["lab/one", "lab/two"])
 
 
-def test_every_scope_has_keys_of_its_own() -> None:
+def test_k07_every_scope_has_keys_of_its_own() -> None:
     scopes = [b"", b"a", b"b", b"ab", b"a\x00", b"library"]
     for one, other in combinations(scopes, 2):
         assert key(one, **FULL) != key(other, **FULL)
@@ -233,14 +235,16 @@ def shuffled(value: Any) -> Any:
         *("floats", "exponent", "stream", "no-stream", "options"),
     ],
 )
-def test_the_form_of_the_body_does_not_count(data: bytes) -> None:
+def test_k06_the_form_of_the_body_does_not_count(data: bytes) -> None:
     assert key_of(data) == BASE
 
 
 @given(st.dictionaries(TEXT.map("x_".__add__), JSON), st.booleans())
 @example({"x_": ["", ":"]}, False)
 @example({"x_": ["\\", '":', {'"': ":"}]}, True)
-def test_neither_order_nor_spacing_nor_escapes_count(fields: dict[str, Any], escaped: bool) -> None:
+def test_k06_neither_order_nor_spacing_nor_escapes_count(
+    fields: dict[str, Any], escaped: bool
+) -> None:
     sent = {"messages": [{"role": "user", "content": "Hello."}], **fields}
     other = json.dumps(shuffled(sent), ensure_ascii=escaped, indent=1)
     assert key_of(other.encode()) == key(**fields)
@@ -282,5 +286,5 @@ def test_the_same_wish_said_in_another_way_is_the_same_request(
         ({"top_p": 0}, False),
     ],
 )
-def test_deterministic_requests(fields: dict[str, Any], expected: bool) -> None:
+def test_k13_deterministic_requests(fields: dict[str, Any], expected: bool) -> None:
     assert deterministic(Body(json.dumps(fields).encode())) is expected

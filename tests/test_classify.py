@@ -114,7 +114,7 @@ def test_what_a_caller_may_mend_is_told_with_code_and_param() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"null", b"<html>oops</html>", b'{"error":{}}', b"\xff"]
 )
-def test_without_words_the_status_speaks(
+def test_u13_u14_without_words_the_status_speaks(
     status: int, kind: Kind, fallback: bool, body: bytes
 ) -> None:
     found = reply(status, body)
@@ -233,7 +233,7 @@ def test_the_reason_is_found_in_every_shape(body: Any, message: str, code: str |
         (None, None, classify.SERVER),
     ],
 )
-def test_errors_within_an_answer(error: Any, status: int | None, kind: Kind) -> None:
+def test_u15_errors_within_an_answer(error: Any, status: int | None, kind: Kind) -> None:
     found = from_event(error)
     assert (found.status, found.kind) == (status, kind)
     assert found.message
@@ -286,7 +286,7 @@ def test_a_reply_nested_without_end_is_no_error(body: bytes) -> None:
         ({"retry-after": "9" * 400}, None),
     ],
 )
-def test_what_a_header_says(headers: dict[str, str], expected: float | None) -> None:
+def test_u02_u03_what_a_header_says(headers: dict[str, str], expected: float | None) -> None:
     assert reply(429, {}, headers).retry_after_s == expected
 
 
@@ -310,7 +310,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "Mon Aug 17 12:00:30 2026",
     ],
 )
-def test_dates_of_headers_are_of_greenwich_wherever_the_machine_is(date: str) -> None:
+def test_u02_dates_of_headers_are_of_greenwich_wherever_the_machine_is(date: str) -> None:
     assert reply(429, {}, {"retry-after": date}).retry_after_s == 30
 
 
@@ -350,7 +350,7 @@ def test_a_header_wins_over_the_body() -> None:
 
 
 @given(st.text(), st.text(), JSON)
-def test_no_wait_is_ever_negative_or_endless(ms: str, header: str, fact: Any) -> None:
+def test_u03_no_wait_is_ever_negative_or_endless(ms: str, header: str, fact: Any) -> None:
     headers = {"retry-after-ms": ms, "retry-after": header}
     found = wait_s(headers, [{"retry_after": fact, "retryDelay": fact}], header, WALL)
     assert found is None or 0 <= found < float("inf")

@@ -233,7 +233,7 @@ def test_c01_c03_leaving_before_the_answer_closes_the_upstream(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_c02_leaving_mid_stream_closes_the_upstream_and_keeps_nothing(
+def test_c02_k08_k12_leaving_mid_stream_closes_the_upstream_and_keeps_nothing(
     hard: Hardened, sandbox: Control, path: str
 ) -> None:
     with unharmed(hard, sandbox):

@@ -185,7 +185,7 @@ def test_the_length_of_the_answer_decides_between_early_and_quick() -> None:
         ({}, {"price": None}, {"max_cost_per_1k": 1000.0}, "max_cost_per_1k"),
     ],
 )
-def test_a_row_that_cannot_do_it_is_left_out_with_its_reason(
+def test_r09_a_row_that_cannot_do_it_is_left_out_with_its_reason(
     able: dict[str, Any], unable: dict[str, Any], fields: dict[str, Any], reason: str
 ) -> None:
     # The row that cannot do it is otherwise the better one by far.
@@ -288,7 +288,7 @@ def test_fallback_models_come_second_in_their_own_order(six: Snapshot) -> None:
     assert sorted(found) == sorted(plain)
 
 
-def test_a_fallback_model_that_cannot_do_it_is_left_out() -> None:
+def test_r09_a_fallback_model_that_cannot_do_it_is_left_out() -> None:
     rows = [model("lab/able", supports=["tools"]), model("lab/named")]
     policy = Policy(frozenset(("lab",)), ("lab/named",))
     assert names(decided(rows, policy=policy, tools=[TOOL])) == ["lab/able"]
@@ -403,7 +403,7 @@ def test_the_most_tokens_any_model_gives_is_named_and_passes() -> None:
     assert pick(rows, max_tokens=int(last_number(error.message.rstrip(".")))) == "lab/two"
 
 
-def test_the_largest_window_is_named() -> None:
+def test_r09_the_largest_window_is_named() -> None:
     rows = [model("lab/one", context=1000), model("lab/two", context=3000)]
     error = refused(rows, messages=said(6000))
     assert (error.status, error.code, error.param) == (400, "context_length_exceeded", "messages")
@@ -411,7 +411,7 @@ def test_the_largest_window_is_named() -> None:
     assert pick(rows, messages=said(2900)) == "lab/two"
 
 
-def test_an_ability_nobody_has_is_named() -> None:
+def test_r09_an_ability_nobody_has_is_named() -> None:
     error = refused([model("lab/one", supports=["vision"])], tools=[TOOL])
     assert (error.status, error.code) == (400, "no_candidates")
     assert "tools" in error.message

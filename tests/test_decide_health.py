@@ -22,7 +22,7 @@ def test_targets_that_cool_down_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("keys", [["lab"], [row.target for row in ROWS]])
-def test_when_all_cool_down_the_least_bad_is_tried_all_the_same(
+def test_r02_when_all_cool_down_the_least_bad_is_tried_all_the_same(
     keys: list[str],
 ) -> None:
     cooling = dict.fromkeys(keys, "overloaded")
@@ -49,7 +49,7 @@ def test_a_fallback_model_that_cools_down_is_not_tried_before_those_that_are_wel
     assert found[:2] == ["lab/first", "lab/well"]
 
 
-def test_of_those_that_all_cool_down_the_one_that_is_free_soonest_is_tried() -> None:
+def test_r02_of_those_that_all_cool_down_the_one_that_is_free_soonest_is_tried() -> None:
     of = snapshot(*ROWS)
     known = telemetry(of, {row.target: "timeout" for row in ROWS})
     soon = (NOW.monotonic + 1.0, "timeout")

@@ -23,18 +23,23 @@ def status(code: int, **more: Any) -> dict[str, Any]:
 
 
 BEFORE_CONTENT = {
-    "503": status(503),
-    "500": status(500),
-    "529": status(529),
-    "html 502": status(502, body="<html>bad gateway</html>", content_type="text/html"),
+    "u13 503": status(503),
+    "u12 500": status(500),
+    "u13 529": status(529),
+    "u14 html 502": status(502, body="<html>bad gateway</html>", content_type="text/html"),
+    "u14 empty 502": status(502, body=""),
+    "u14 text 502": status(502, body="bad gateway", content_type="text/plain"),
     "reset": {"kind": "reset"},
     "close": {"kind": "close"},
     "S01 error event first": {"kind": "error_event", "at_token": 0},
     "S22 empty stream": {"kind": "empty_stream"},
-    "not json": {"kind": "json_body", "body": "<html>"},
-    "error in a 200": {"kind": "json_body", "body": '{"error": {"message": "no", "code": 502}}'},
-    "redirect": {"kind": "redirect", "location": "http://127.0.0.1:1/elsewhere"},
-    "model gone": status(404),
+    "u16 not json": {"kind": "json_body", "body": "<html>"},
+    "u15 error in a 200": {
+        "kind": "json_body",
+        "body": '{"error": {"message": "no", "code": 502}}',
+    },
+    "u18 redirect": {"kind": "redirect", "location": "http://127.0.0.1:1/elsewhere"},
+    "u11 model gone": status(404),
 }
 
 
@@ -49,7 +54,7 @@ def test_a_failure_before_the_first_content_is_unseen(
     assert reply.headers["x-llmr-model"] == OTHER
     # A 500 is worth one quick retry on the same target; so is a reset, unless the client has
     # already tried a fresh connection in the place of a stale one.
-    sends = {"500": ("3",), "reset": ("2", "3"), "close": ("2", "3")}.get(name, ("2",))
+    sends = {"u12 500": ("3",), "reset": ("2", "3"), "close": ("2", "3")}.get(name, ("2",))
     assert reply.headers["x-llmr-attempts"] in sends
     assert reply.text().startswith(CANONICAL_ANSWER)
     if stream:
@@ -101,7 +106,7 @@ def test_s07_silence_before_the_first_content_moves_on(
     assert reply.events()[-1] == "[DONE]"
 
 
-def test_the_deadline_ends_the_call_whatever_is_left_to_try(
+def test_r10_the_deadline_ends_the_call_whatever_is_left_to_try(
     server: Server, sandbox: Control
 ) -> None:
     sandbox.fault("*", {"kind": "silent", "seconds": 30})
@@ -112,7 +117,9 @@ def test_the_deadline_ends_the_call_whatever_is_left_to_try(
     assert time.monotonic() - begun < 5
 
 
-def test_attempts_are_bounded_and_all_of_them_are_told(server: Server, sandbox: Control) -> None:
+def test_u13_attempts_are_bounded_and_all_of_them_are_told(
+    server: Server, sandbox: Control
+) -> None:
     sandbox.fault("*", status(503))
     reply = server.chat(model="auto")
     assert reply.status == 503
@@ -148,7 +155,7 @@ def test_a_pinned_model_is_never_replaced(
 
 
 @pytest.mark.parametrize("code", [400, 422])
-def test_the_callers_own_mistake_passes_through_with_the_upstreams_reason(
+def test_u08_the_callers_own_mistake_passes_through_with_the_upstreams_reason(
     server: Server, sandbox: Control, code: int
 ) -> None:
     error = {"message": "temperature must be below 2", "code": "bad_value", "param": "temperature"}
@@ -162,16 +169,28 @@ def test_the_callers_own_mistake_passes_through_with_the_upstreams_reason(
     assert server.request("GET", "/health").json["cooling"] == {}
 
 
-def test_a_refusal_is_not_routed_round(server: Server, sandbox: Control) -> None:
+@pytest.mark.parametrize("code", [400, 403])
+def test_u10_a_refusal_is_not_routed_round(server: Server, sandbox: Control, code: int) -> None:
     body = '{"error": {"message": "flagged", "code": "content_policy_violation"}}'
-    sandbox.fault(MODEL, status(400, body=body))
+    sandbox.fault(MODEL, status(code, body=body))
     reply = server.chat(models=LIST)
-    assert (reply.status, reply.error["code"]) == (400, "content_policy_violation")
+    assert (reply.status, reply.error["code"]) == (code, "content_policy_violation")
+    assert reply.error["message"] == "flagged"
     assert len(sandbox.attempts()) == 1
 
 
-def test_a_prompt_too_long_goes_only_to_larger_windows(server: Server, sandbox: Control) -> None:
-    body = '{"error": {"message": "too long", "code": "context_length_exceeded"}}'
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "too long", "code": "context_length_exceeded"},
+        {"message": "This model's maximum context length is 128000 tokens."},
+    ],
+    ids=["code", "prose"],
+)
+def test_u09_a_prompt_too_long_goes_only_to_larger_windows(
+    server: Server, sandbox: Control, error: dict[str, str]
+) -> None:
+    body = json.dumps({"error": error})
     sandbox.fault("openai/gpt-4o-mini", status(400, body=body))  # 128,000
     smaller, larger = "mistralai/mistral-small-24b-instruct-2501", OTHER
     reply = server.chat(models=["openai/gpt-4o-mini", smaller, larger])
@@ -179,7 +198,7 @@ def test_a_prompt_too_long_goes_only_to_larger_windows(server: Server, sandbox: 
     assert [a["model"] for a in sandbox.attempts()] == ["openai/gpt-4o-mini", larger]
 
 
-def test_a_bad_upstream_key_never_blames_the_callers(server: Server, sandbox: Control) -> None:
+def test_u07_a_bad_upstream_key_never_blames_the_callers(server: Server, sandbox: Control) -> None:
     sandbox.fault("*", status(401, body='{"error": {"message": "Incorrect key sk-abcdef123456"}}'))
     reply = server.chat(model=MODEL)
     assert reply.status == 502
@@ -189,7 +208,7 @@ def test_a_bad_upstream_key_never_blames_the_callers(server: Server, sandbox: Co
 
 
 @pytest.mark.parametrize("code", [401, 402])
-def test_a_refused_account_is_left_and_another_upstream_answers(
+def test_u07_a_refused_account_is_left_and_another_upstream_answers(
     sandbox_process: SandboxProcess, sandbox: Control, code: int
 ) -> None:
     base = sandbox_process.base_url
@@ -209,7 +228,7 @@ def test_a_refused_account_is_left_and_another_upstream_answers(
 
 
 @pytest.mark.parametrize("models", [{"model": MODEL}, {"models": LIST}])
-def test_a_short_wait_for_the_callers_choice_is_waited_for(
+def test_u01_u02_a_short_wait_for_the_callers_choice_is_waited_for(
     server: Server, sandbox: Control, models: dict[str, Any]
 ) -> None:
     sandbox.fault(MODEL, status(429, headers={"Retry-After-Ms": "300"}), times=1)
@@ -219,7 +238,7 @@ def test_a_short_wait_for_the_callers_choice_is_waited_for(
     assert second["t"] - first["t"] >= 0.3
 
 
-def test_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> None:
+def test_u01_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> None:
     sandbox.fault(MODEL, status(429, headers={"Retry-After": "120"}))
     reply = server.chat(model=MODEL)
     assert reply.status == 429
@@ -237,7 +256,7 @@ def test_a_refusal_whose_body_cannot_be_read_speaks_by_its_status(
     assert 119 <= int(reply.headers["retry-after"]) <= 121
 
 
-def test_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> None:
+def test_u01_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> None:
     first = server.chat(model="auto").headers["x-llmr-model"]
     sandbox.fault(first, status(429, headers={"Retry-After": "1"}))
     reply = server.chat(model="auto")
@@ -245,7 +264,7 @@ def test_a_routed_request_does_not_wait(server: Server, sandbox: Control) -> Non
     assert server.chat(model="auto").headers["x-llmr-attempts"] == "1"
 
 
-def test_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
+def test_u13_r03_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
     server: Server, sandbox: Control
 ) -> None:
     seen: list[str] = []

@@ -26,7 +26,7 @@ def test_the_first_hard_fault_cools_for_five_seconds() -> None:
     assert health.admit(state, 105.0)[0]
 
 
-def test_the_wait_doubles_up_to_thirty_seconds_while_probes_fail() -> None:
+def test_r01_the_wait_doubles_up_to_thirty_seconds_while_probes_fail() -> None:
     state, now, waits = WELL, 0.0, []
     for _ in range(6):
         state = down(state, now)
@@ -36,7 +36,7 @@ def test_the_wait_doubles_up_to_thirty_seconds_while_probes_fail() -> None:
     assert health.succeeded(state, now).strikes == 0
 
 
-def test_one_probe_at_a_time_until_one_succeeds() -> None:
+def test_r01_one_probe_at_a_time_until_one_succeeds() -> None:
     state = down(WELL, 0.0)
     admitted, probing = health.admit(state, 6.0)
     assert admitted
@@ -49,7 +49,7 @@ def test_one_probe_at_a_time_until_one_succeeds() -> None:
     )
 
 
-def test_a_hint_is_obeyed_up_to_its_maximum() -> None:
+def test_u03_a_hint_is_obeyed_up_to_its_maximum() -> None:
     assert down(WELL, 0.0, hint_s=2.0).until == 2.0
     assert down(WELL, 0.0, hint_s=9e9).until == health.HINT_LONGEST_S
 
@@ -108,7 +108,7 @@ def test_whatever_happens_a_target_is_tried_again_within_its_bounds(
         (classify.CUT, set()),
     ],
 )
-def test_only_faults_of_the_target_or_its_account_count(
+def test_r07_only_faults_of_the_target_or_its_account_count(
     kind: classify.Kind, cooled: set[str]
 ) -> None:
     learner = Learner(lambda: 0.5)
@@ -116,7 +116,7 @@ def test_only_faults_of_the_target_or_its_account_count(
     assert set(learner.cooling(100.0)) == cooled
 
 
-def test_the_callers_own_mistakes_in_any_number_change_no_health() -> None:
+def test_u08_r07_the_callers_own_mistakes_in_any_number_change_no_health() -> None:
     learner, row = Learner(lambda: 0.5), model("a")
     for number in range(1000):
         assert learner.admit(row, float(number))
@@ -125,7 +125,7 @@ def test_the_callers_own_mistakes_in_any_number_change_no_health() -> None:
     assert not learner.failing("lab", 1000.0)
 
 
-def test_a_target_that_fails_fast_gains_nothing_by_it() -> None:
+def test_r03_a_target_that_fails_fast_gains_nothing_by_it() -> None:
     learner, rows = Learner(lambda: 0.5), snapshot(model("a", ttft=1.0), model("b", ttft=1.0))
     before = learner.publish(rows, 0.0)
     for number in range(50):
@@ -145,7 +145,7 @@ def test_the_floor_is_there_without_traffic() -> None:
 
 
 @pytest.mark.parametrize("rate", [5, 50, 200])
-def test_extra_sends_stay_within_their_share_of_a_steady_load(rate: int) -> None:
+def test_r04_extra_sends_stay_within_their_share_of_a_steady_load(rate: int) -> None:
     budget, spent, seconds = RetryBudget(), 0, 60
     for number in range(rate * seconds):
         now = number / rate
@@ -155,7 +155,7 @@ def test_extra_sends_stay_within_their_share_of_a_steady_load(rate: int) -> None
     assert spent <= allowed * 1.05
 
 
-def test_ten_thousand_seeded_schedules_never_exceed_the_budget() -> None:
+def test_r04_ten_thousand_seeded_schedules_never_exceed_the_budget() -> None:
     for seed in range(10_000):
         rng, budget, now = random.Random(seed), RetryBudget(), 0.0
         requests: list[float] = []

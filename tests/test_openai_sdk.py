@@ -344,7 +344,7 @@ def test_a_wish_nobody_knows_is_a_bad_request(client: openai.OpenAI) -> None:
     assert caught.value.param == "priority"
 
 
-def test_all_candidates_failing_is_an_internal_server_error(
+def test_c14_all_candidates_failing_is_an_internal_server_error(
     client: openai.OpenAI, sandbox: Control
 ) -> None:
     sandbox.fault("*", refusal(503, "down"))
@@ -381,7 +381,9 @@ def test_an_error_in_mid_stream_is_raised_after_the_text_so_far(
     assert finishes(chunks) == []
 
 
-def test_the_client_does_not_repeat_what_cannot_succeed(router: Server, sandbox: Control) -> None:
+def test_c14_the_client_does_not_repeat_what_cannot_succeed(
+    router: Server, sandbox: Control
+) -> None:
     sandbox.fault(MODEL, refusal(401, "bad key"))
     with (
         openai.OpenAI(**options(router, max_retries=2)) as client,

@@ -506,7 +506,7 @@ def test_p10_only_stamps_read_the_wall_clock() -> None:
 
 
 @pytest.mark.parametrize("days", [1, -1])
-def test_p10_a_jump_of_the_wall_clock_changes_nothing(
+def test_p10_k14_a_jump_of_the_wall_clock_changes_nothing(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     monkeypatch: pytest.MonkeyPatch,

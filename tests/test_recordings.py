@@ -251,7 +251,7 @@ def folded(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("end", [b"\r\n", b"\r"], ids=["CRLF", "CR"])
 @pytest.mark.parametrize("name", [n for n in WHOLE_STREAMS if len(stream_bytes(n)) < 4000])
-def test_s11_s12_other_line_ends_change_nothing_wherever_they_are_cut(name: str, end: bytes) -> None:
+def test_s11_s12_other_line_ends_change_nothing_wherever_cut(name: str, end: bytes) -> None:
     recorded = folded(stream_bytes(name))
     assert recorded.count(b"\n") > stream_bytes(name).count(b"\n")
     expected = relayed(read([recorded]), True)

@@ -115,7 +115,7 @@ def test_x01_addresses_keys_and_headers_in_a_body_steer_nothing(
         assert not trap.sprung()
 
 
-def test_x01_keys_go_to_their_own_hosts_only(
+def test_x01_u18_keys_go_to_their_own_hosts_only(
     sandbox_process: SandboxProcess, sandbox: Control, trap: Trap
 ) -> None:
     row = {"id": "lab-model", "prompt_cost_per_1k": 1, "completion_cost_per_1k": 1}

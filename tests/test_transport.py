@@ -325,7 +325,7 @@ def test_t10_a_length_that_is_wrong_is_a_failure(rig: Rig, by: int) -> None:
     rig.settled()
 
 
-def test_t10_surplus_bytes_end_the_connection_and_not_the_answer(rig: Rig) -> None:
+def test_t10_s16_surplus_bytes_end_the_connection_and_not_the_answer(rig: Rig) -> None:
     body = completion()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     rig.sandbox.fault(MODEL, raw(head % len(body) + body + b"HTTP/1.1 200", status=None), times=1)

@@ -78,7 +78,8 @@ class Shared:
             )
         except ValueError as error:
             raise ConfigError(f"redis.url {self.place!r} cannot be used: {error}.") from None
-        self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError)
+        # uvloop raises RuntimeError where a connection that was reset is written to.
+        self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
         self.connected = False
         self._told = False
         self._down = asyncio.Event()
@@ -93,7 +94,10 @@ class Shared:
             async with asyncio.timeout(OPERATION_S):
                 data = await self._client.get(PREFIX + key)
         except self.errors as error:
-            self._fault(error)
+            if "WRONGTYPE" in str(error):
+                await self._forget(key)
+            else:
+                self._fault(error)
             return None
         if data is None:
             return None
@@ -207,8 +211,6 @@ class Shared:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:
-        if "WRONGTYPE" in str(error):
-            return
         if self.connected:
             self.connected = False
             self._told = True

@@ -214,8 +214,9 @@ class ChunkStream:
         finishing = self._choices(choices, changes)
         if self.failure is not None:
             return b""
-        if usage is not None:
-            self._take_usage(usage)
+        if usage is not None and not self._take_usage(usage):
+            changes.drop("usage")
+            usage = None
         if choices and len(changes.gone) == len(choices):
             self.ignored += 1
             choices = []
@@ -299,12 +300,14 @@ class ChunkStream:
             else:
                 self.plain = False
 
-    def _take_usage(self, usage: dict[str, Any]) -> None:
+    def _take_usage(self, usage: dict[str, Any]) -> bool:
+        """Whether its counts can be true; what is no usage is counted and goes no further."""
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
         if all(isinstance(n, int) and n >= 0 for n in counts):
             self.usage = usage
-        else:
-            self.degraded += 1
+            return True
+        self.degraded += 1
+        return False
 
     def _release(self, more: Mapping[str, Any] = NOTHING_MORE) -> bytes:
         """Send on the finish chunks that waited; what came after them goes into the last one."""
