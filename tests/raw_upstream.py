@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from llmr.upstreams.base import Response, Send, TransportError
+from llmr.upstreams import reading
+from llmr.upstreams.base import Send, TransportError
 from llmr.upstreams.http import Origin
+from llmr.upstreams.reading import Reading
 
 Check = Callable[[Origin, "Served"], Coroutine[Any, Any, None]]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -139,14 +141,13 @@ async def send(
     within_s: float = 2.0,
     method: str = "POST",
     body: bytes = b"{}",
-) -> Response:
+) -> Reading:
     now = asyncio.get_running_loop().time()
-    return await origin.send(
-        Send(method, "/x", body), connect_until=now + connect_s, until=now + within_s
-    )
+    wish = Send(method, "/x", body)
+    return await reading.send(origin, wish, connect_until=now + connect_s, until=now + within_s)
 
 
-async def whole(response: Response, within_s: float = 2.0) -> bytes:
+async def whole(response: Reading, within_s: float = 2.0) -> bytes:
     """The body, read to its end."""
     until = asyncio.get_running_loop().time() + within_s
     pieces = []

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
 
 import pytest
 
@@ -11,7 +10,7 @@ from llmr import bundle
 from llmr.config import UpstreamConfig
 from llmr.core.catalogue import Snapshot
 from llmr.refresh import Source, _believable
-from llmr.upstreams.base import Response, Send, TransportError
+from llmr.upstreams.base import Line, Receiver, Send, TransportError
 from tests.builders import model, snapshot
 
 
@@ -23,29 +22,35 @@ class Answering:
     def __init__(self, status: int, body: bytes | None) -> None:
         self.answer = status, body
 
-    async def send(self, request: Send, *, connect_until: float, until: float) -> Response:
+    def start(self, request: Send, receiver: Receiver, connect_s: float) -> Line:
         assert (request.method, request.path) == ("GET", "/models")
+        asyncio.get_running_loop().call_soon(self.tell, receiver)
+        return Nothing()
+
+    def tell(self, receiver: Receiver) -> None:
         status, body = self.answer
         if body is None:
-            raise TransportError("connect", "refused")
-        return Answer(status, body)
+            receiver.failed(TransportError("connect", "refused"))
+            return
+        receiver.head(status, {})
+        receiver.data(body[:1000])
+        receiver.data(body[1000:])
+        receiver.ended()
 
     async def close(self) -> None:
         pass
 
 
-class Answer:
-    headers: Mapping[str, str] = {}
+class Nothing:
+    """A line nothing can be done with."""
 
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self.left = [body[:1000], body[1000:], b""]
+    def pause(self) -> None: ...
 
-    async def read(self, until: float) -> bytes:
-        return self.left.pop(0)
+    def resume(self) -> None: ...
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
+
+    def leave(self, seconds: float) -> None: ...
 
 
 def looked(status: int, body: bytes | None) -> Source:

@@ -489,7 +489,15 @@ WALL = {"time", "gmtime", "localtime", "ctime", "time_ns", "now", "utcnow", "tod
 MAY_TELL_THE_TIME = {
     # Where the date itself is meant: stamps that people read, the age of an entry, prices that
     # change by the hour, dates in `Retry-After`.
-    *("accounting.py", "gateway.py", "refresh.py", "router.py", "server/hot.py", "server/asgi.py"),
+    *(
+        "accounting.py",
+        "answering.py",
+        "gateway.py",
+        "refresh.py",
+        "router.py",
+        "server/hot.py",
+        "server/asgi.py",
+    ),
     *("server/reload.py", "execution/executor.py", "execution/attempt.py", "native.py"),
 }
 

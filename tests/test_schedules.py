@@ -37,10 +37,10 @@ class Sink:
         self.data = b""
         self.begun = 0
 
-    async def begin(self, outcome: Outcome) -> None:
+    def begin(self, outcome: Outcome) -> None:
         self.begun += 1
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         assert self.begun == 1
         self.data += data
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmr import config
+from llmr import config, config_file
 from llmr.core.classify import SECRET
 from llmr.errors import ConfigError
 from llmr.observe import log
@@ -393,7 +393,7 @@ def test_x11_a_configuration_that_is_a_bomb_is_refused_in_no_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if name == "many":
-        monkeypatch.setattr(config, "NODE_LIMIT", 2_000)
+        monkeypatch.setattr(config_file, "NODE_LIMIT", 2_000)
     file = tmp_path / "config.yaml"
     file.write_bytes(BOMBS[name].encode("utf-8", "surrogateescape"))
     begun = time.monotonic()

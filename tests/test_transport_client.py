@@ -6,8 +6,10 @@ import socket
 
 import pytest
 
-from llmr.upstreams.base import ReadTimeout, Send, TransportError
+from llmr.upstreams import reading
+from llmr.upstreams.base import Send, TransportError
 from llmr.upstreams.http import Origin
+from llmr.upstreams.reading import ReadTimeout
 from tests.fault_proxy import reset
 from tests.raw_upstream import (
     OK,
@@ -439,7 +441,8 @@ def test_the_head_names_the_host_and_asks_for_plain_bytes() -> None:
         origin = Origin("x", url, ((b"authorization", b"Bearer k"),), environ={})
         now = asyncio.get_running_loop().time()
         wish = Send("POST", "/chat", b"{}", ((b"x-a", b"b"),))
-        assert await whole(await origin.send(wish, connect_until=now + 1, until=now + 1)) == b"ok"
+        answer = await reading.send(origin, wish, connect_until=now + 1, until=now + 1)
+        assert await whole(answer) == b"ok"
         await origin.close()
         lines = seen.split(b"\r\n")
         assert lines[0] == b"POST /v1/chat HTTP/1.1"

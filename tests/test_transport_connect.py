@@ -402,7 +402,7 @@ def test_t14_fifty_callers_share_few_connections_in_turn(
 @pytest.mark.parametrize("how", ["given back", "closed"])
 def test_t14_a_waiter_cancelled_as_its_turn_comes_passes_it_on(loop: str, how: str) -> None:
     async def check(origin: Origin, served: Served) -> None:
-        taken = await origin._connection(asyncio.get_running_loop().time() + 1)
+        taken = await origin.connection(asyncio.get_running_loop().time() + 1)
         first, second = (asyncio.ensure_future(fetch(origin)) for _ in range(2))
         await until_true(lambda: origin.statistics().waiting == 2)
         if how == "given back":

@@ -5,7 +5,9 @@ import heapq
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from llmr.upstreams.base import ReadTimeout, Send, TransportError
+import msgspec
+
+from llmr.upstreams.base import Receiver, Send, TransportError
 
 T = TypeVar("T")
 
@@ -47,37 +49,57 @@ class Played:
 
     open = 0
 
-    def __init__(
-        self, status: int, headers: Mapping[str, str], steps: Sequence[tuple[float, bytes | str]]
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self._steps = list(steps)
-        self._due: float | None = None
-        self._closed = False
-        Played.open += 1
+    def __init__(self, playing: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(playing)
+        self._go = asyncio.Event()
+        self._go.set()
+        self._begun = self._closed = False
 
-    async def read(self, until: float) -> bytes:
-        if not self._steps:
-            return b""
-        loop = asyncio.get_running_loop()
-        wait, what = self._steps[0]
-        if self._due is None:
-            self._due = loop.time() + wait
-        if self._due > until:
-            await asyncio.sleep(max(0.0, until - loop.time()))
-            raise ReadTimeout
-        await asyncio.sleep(max(0.0, self._due - loop.time()))
-        self._steps.pop(0)
-        self._due = None
-        if isinstance(what, str):
-            raise TransportError(what, "as the script says")
-        return what
+    async def play(
+        self,
+        receiver: Receiver,
+        status: int,
+        headers: Mapping[str, str],
+        steps: Sequence[tuple[float, bytes | str]],
+    ) -> None:
+        """Tell the receiver, step by step."""
+        Played.open += 1
+        self._begun = True
+        receiver.head(status, {k.encode(): v.encode() for k, v in headers.items()})
+        for wait, what in steps:
+            await asyncio.sleep(wait)
+            await self._go.wait()
+            if self._closed:
+                return
+            if isinstance(what, str):
+                self._over()
+                receiver.failed(TransportError(what, "as the script says"))
+                return
+            receiver.data(what)
+        if not self._closed:
+            self._over()
+            receiver.ended()
+
+    def _over(self) -> None:
+        if self._begun:
+            self._begun = False
+            Played.open -= 1
+
+    # --- Line ---
+
+    def pause(self) -> None:
+        self._go.clear()
+
+    def resume(self) -> None:
+        self._go.set()
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            Played.open -= 1
+        self._closed = True
+        self._over()
+        self._task.cancel()
+
+    def leave(self, seconds: float) -> None:
+        self.close()
 
 
 class Scripted:
@@ -89,26 +111,26 @@ class Scripted:
         self.sends: list[tuple[float, str]] = []
         self._scripts = scripts
 
-    async def send(self, request: Send, *, connect_until: float, until: float) -> Played:
-        import msgspec
-
+    def start(self, request: Send, receiver: Receiver, connect_s: float) -> Played:
         loop = asyncio.get_running_loop()
         body = msgspec.json.decode(request.body)
         model = body["model"]
         self.sends.append((loop.time(), model))
         count = sum(name == model for _, name in self.sends)
         wait, found = self._scripts[model](count, body)
-        limit = connect_until if found == "connect_timeout" else until
-        if loop.time() + wait > limit:
-            await asyncio.sleep(max(0.0, limit - loop.time()))
+
+        async def playing() -> None:
             if found == "connect_timeout":
-                raise TransportError("connect_timeout", "as the script says")
-            raise ReadTimeout
-        await asyncio.sleep(wait)
-        if isinstance(found, str):
-            raise TransportError(found, "as the script says")
-        status, headers, steps = found
-        return Played(status, headers, steps)
+                await asyncio.sleep(min(wait, connect_s))
+            else:
+                await asyncio.sleep(wait)
+            if isinstance(found, str):
+                receiver.failed(TransportError(found, "as the script says"))
+            else:
+                await line.play(receiver, *found)
+
+        line = Played(playing())
+        return line
 
     async def close(self) -> None:
         pass

@@ -1,7 +1,6 @@
-"""From a request to a call the executor can carry out, and the caller's own deadline on it."""
+"""From a request to a call the executor can carry out."""
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -9,10 +8,7 @@ import msgspec
 from llmr.core.body import Body
 from llmr.core.decide import Decision
 from llmr.core.request import REMOVED
-from llmr.errors import ApiError
-from llmr.execution.failures import error_event
-from llmr.execution.types import Call, Outcome
-from llmr.ticket import AnswerSink, Ticket
+from llmr.execution.types import Call
 
 
 def call_for(
@@ -38,36 +34,6 @@ def call_for(
         asyncio.get_running_loop().time() + seconds,
         keep,
     )
-
-
-class Direct:
-    """The executor's sink where nobody else waits: straight to the caller."""
-
-    __slots__ = ("sink", "ticket", "write")
-
-    def __init__(self, ticket: Ticket, sink: AnswerSink) -> None:
-        self.ticket = ticket
-        self.sink = sink
-        self.write = sink.write
-
-    async def begin(self, outcome: Outcome) -> None:
-        self.ticket.outcome, self.ticket.model = outcome, outcome.model
-        await self.sink.begin(self.ticket)
-
-
-async def within(
-    seconds: float, serving: Coroutine[Any, Any, None], ticket: Ticket, sink: AnswerSink
-) -> None:
-    """Wait for an answer as long as the caller wants to; what began ends with an error event."""
-    try:
-        async with asyncio.timeout(seconds):
-            await serving
-    except TimeoutError:
-        text = f"The answer did not come within the deadline of {seconds * 1000:g} ms."
-        error = ApiError(504, "deadline_exceeded", text, retryable=True)
-        if ticket.outcome is None or not ticket.outcome.committed:
-            raise error from None
-        await sink.write(error_event(error))
 
 
 def include_usage(body: Body) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from llmr import config_file
 from llmr.errors import ConfigError
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
@@ -35,14 +36,8 @@ Ability = Literal[
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
-SIZE_LIMIT = 1024 * 1024
-NODE_LIMIT, DEPTH_LIMIT = 50_000, 20
 PREFIX = "LLMR_"
 RESERVED = frozenset(("LLMR_CONFIG",))
-PLAIN_TAGS = frozenset(
-    f"tag:yaml.org,2002:{kind}"
-    for kind in ("str", "int", "float", "bool", "null", "timestamp", "binary")
-)
 CHOICES = {
     "priority": "speed, cost, quality or balanced",
     "quality": "prompt or static",
@@ -120,16 +115,23 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds of one request. `first_event_s` null: worked out per model."""
+    """Bounds of one request. `first_event_s` null: worked out per model.
+
+    `first_event_by_model` goes before it, for models that think long. `strict_events`: a stream
+    with an event that cannot be read ends with an error; else the event is left out and counted.
+    """
 
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
     connect_s: Positive = 3.0
     first_event_s: Positive | None = None
+    first_event_by_model: dict[str, Positive] = field(default_factory=dict)
     idle_s: Positive = 45.0
     total_s: Positive = 600.0
     retry_after_wait_s: Price = 3.0
     continuation: Literal["restart", "prefill", "never"] = field(default="restart", name="continue")
     body_mb: Positive = 32.0
+    event_mb: Positive = 8.0
+    strict_events: bool = False
 
 
 class State(Struct, frozen=True, forbid_unknown_fields=True):
@@ -178,7 +180,7 @@ def load(
     name = "the configuration"
     if chosen or file.is_file():
         name = str(file)
-        tree = _read(file, environ, lines)
+        tree = config_file.read(file, environ, lines)
     _lay_environment(tree, environ, lines)
     for dotted, value in (flags or {}).items():
         if value is not None:
@@ -251,93 +253,6 @@ def _environment(environ: Mapping[str, str] | None, directory: Path) -> Mapping[
 
     extra = {key: value for key, value in dotenv_values(file).items() if value is not None}
     return {**extra, **os.environ}
-
-
-def _read(file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        if file.stat().st_size > SIZE_LIMIT:
-            raise ConfigError(
-                f"{file}: larger than {SIZE_LIMIT // 1024} KiB; this is no config file."
-            )
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text.") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError(f"{file}:{line}: not valid YAML: {error.problem}.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}.") from None
-    tree = {} if node is None else _Reader(file, environ, lines).value(node, "$", 0)
-    tree = {} if tree is None else tree
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{file}:1: expected sections such as `server:` and `upstreams:`.")
-    return tree
-
-
-class _Reader:
-    """Plain values from YAML nodes: scalars, lists and mappings, no tags, each key once."""
-
-    def __init__(self, file: Path, environ: Mapping[str, str], lines: dict[str, int]) -> None:
-        import yaml
-
-        self.yaml = yaml
-        self.file = file
-        self.environ = environ
-        self.lines = lines
-        self.nodes = 0
-        self.constructor = yaml.SafeLoader("")
-
-    def value(self, node: Any, path: str, depth: int) -> Any:
-        self.nodes += 1
-        line = node.start_mark.line + 1
-        self.lines[path] = line
-        if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT:
-            raise ConfigError(f"{self.file}:{line}: too many or too deeply nested values.")
-        if isinstance(node, self.yaml.MappingNode):
-            return self._mapping(node, path, depth)
-        if isinstance(node, self.yaml.SequenceNode):
-            items = enumerate(node.value)
-            return [self.value(item, f"{path}[{i}]", depth + 1) for i, item in items]
-        if node.tag not in PLAIN_TAGS:
-            raise ConfigError(f"{self.file}:{line}: the tag {node.tag} is not allowed.")
-        if isinstance(node.value, str) and "${" in node.value:
-            return _substituted(node.value, self.environ, f"{self.file}:{line}")
-        if node.tag.endswith((":timestamp", ":binary")):
-            return node.value
-        return self.constructor.construct_object(node)
-
-    def _mapping(self, node: Any, path: str, depth: int) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in out:
-                raise ConfigError(f"{self.file}:{line}: the key {key!r} is given twice.")
-            out[key] = self.value(value_node, f"{path}.{key}", depth + 1)
-            self.lines[f"{path}.{key}"] = line
-        return out
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
-
-
-def _substituted(text: str, environ: Mapping[str, str], where: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        name, default = match[1], match[3]
-        value = environ.get(name)
-        if value is None and match[2] is None:
-            raise ConfigError(
-                f"{where}: the environment variable {name} is not set. "
-                f"Set it, or write ${{{name}:-default}}."
-            )
-        return value or default or ""
-
-    return _VARIABLE.sub(replace, text)
 
 
 def _lay_environment(

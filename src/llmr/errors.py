@@ -10,6 +10,8 @@ to do. Codes are the contract; messages may change.
 
 from typing import Any
 
+import msgspec
+
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -71,3 +73,13 @@ class ApiError(LlmrError):
 def bad_request(code: str, message: str, param: str | None = None) -> ApiError:
     """A 400: the caller has to change the request."""
     return ApiError(400, code, message, param=param)
+
+
+def internal() -> ApiError:
+    """What the caller hears of a fault of our own."""
+    return ApiError(500, "internal_error", "The router failed; its log says where.")
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error on a started stream: one event, after which the stream ends without `[DONE]`."""
+    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"

@@ -17,15 +17,13 @@ from msgspec.structs import replace
 
 from llmr import __version__, accounting
 from llmr.cache.flight import Flight
-from llmr.cache.key import cache_key, deterministic
+from llmr.cache.key import deterministic
 from llmr.cache.memory import Entry, Memory
-from llmr.cache.rules import CacheRules, cache_rules, storable
-from llmr.calls import Direct, call_for, include_usage, within
+from llmr.cache.rules import CacheRules
 from llmr.config import Config
 from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
-from llmr.core.forms import events
 from llmr.core.learner import Learner
 from llmr.core.request import Request, normalised, parse
 from llmr.errors import ApiError
@@ -34,7 +32,7 @@ from llmr.execution.types import Limits, Outcome
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
-from llmr.ticket import AnswerSink, Ticket
+from llmr.ticket import Ticket
 from llmr.upstreams.http import Origin
 from llmr.wiring import origin
 
@@ -86,6 +84,9 @@ class Gateway:
                 limits.total_s,
                 limits.retry_after_wait_s,
                 limits.continuation,
+                int(limits.event_mb * 1024 * 1024),
+                limits.strict_events,
+                limits.first_event_by_model,
             ),
             [u.api_key for u in config.upstreams.values() if u is not None and u.api_key],
         )
@@ -95,12 +96,10 @@ class Gateway:
             from llmr.cache.shared import Shared
 
             self.shared = Shared(config.redis.address, config.redis.ttl_seconds)
-        self._flights: dict[bytes, Flight] = {}
+        self.flights: dict[bytes, Flight] = {}
         # Answers of other upstreams under the same names, or simulated ones, are other answers.
         places = sorted((n, u.base_url) for n, u in config.upstreams.items() if u is not None)
-        self._scope = hashlib.blake2b(
-            msgspec.json.encode((sandbox, places)), digest_size=8
-        ).digest()
+        self.scope = hashlib.blake2b(msgspec.json.encode((sandbox, places)), digest_size=8).digest()
         self.hits = self.misses = 0
         self.decisions = Decisions()
         self.window = Window()
@@ -127,10 +126,11 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop the background work and close every connection."""
-        tasks = [*self._tasks, *(f.task for f in self._flights.values() if f.task is not None)]
-        for task in tasks:
+        for flight in list(self.flights.values()):
+            flight.give_up()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for upstream in self._origins.values():
             await upstream.close()
         if self.shared is not None:
@@ -186,47 +186,8 @@ class Gateway:
 
     # --- answering ---
 
-    async def answer(
-        self,
-        body: Body,
-        headers: Mapping[str, str],
-        ticket: Ticket,
-        sink: AnswerSink,
-    ) -> None:
-        """Answer one request into `sink`; raises `ApiError` where nothing was sent yet.
-
-        However it ends, it ends up in the record.
-        """
-        self.in_flight += 1
-        error: ApiError | None = None
-        gone = False
-        request: Request | None = None
-        try:
-            request = self.request(body, headers, ticket.surface)
-            ticket.decision = self.decide(request)
-            ticket.decided = time.monotonic()
-            ticket.decision_id = self.decisions.add(ticket.decision, ticket.tenant)
-            rules = cache_rules(headers.get("cache-control"))
-            if self._cacheable(body, rules, ticket.surface):
-                await self._cached(body, request, rules, ticket, sink)
-            else:
-                outcome = await self._direct(body, request, ticket, sink)
-                error = outcome.error
-                if error is not None and not outcome.committed:
-                    raise error
-        except ApiError as caught:
-            error = caught
-            raise
-        except asyncio.CancelledError as cancelled:
-            # The caller left, or the server ends the request and says why.
-            error = next((why for why in cancelled.args if isinstance(why, ApiError)), None)
-            gone = error is None
-            raise
-        finally:
-            self.in_flight -= 1
-            self._finish(ticket, request, error, gone)
-
-    def _cacheable(self, body: Body, rules: CacheRules, surface: str) -> bool:
+    def cacheable(self, body: Body, rules: CacheRules, surface: str) -> bool:
+        """Whether the cache may be asked for, or given, the answer to a request."""
         cache = self.config.cache
         if not cache.enabled or cache.default == "never" or not (rules.lookup or rules.store):
             return False
@@ -234,85 +195,8 @@ class Gateway:
             return True
         return deterministic(body)
 
-    async def _direct(
-        self, body: Body, request: Request, ticket: Ticket, sink: AnswerSink
-    ) -> Outcome:
-        assert ticket.decision is not None
-        total_s = self.config.limits.total_s
-        deadline = request.deadline_ms
-        call = call_for(body, ticket.decision, total_s=total_s, deadline_ms=deadline, keep=False)
-        ticket.sent = time.monotonic()
-        outcome = ticket.outcome = Outcome([])
-        runner = Direct(ticket, sink)
-        outcome = await self.executor.run(call, runner, outcome)
-        if outcome.error is None and not request.stream:
-            self._settle(ticket, outcome)
-            await sink.whole(ticket, outcome.body)
-        return outcome
-
-    async def _cached(
-        self, body: Body, request: Request, rules: CacheRules, ticket: Ticket, sink: AnswerSink
-    ) -> None:
-        key = cache_key(body, request, self._scope + ticket.tenant)
-        asks = include_usage(body)
-        if rules.lookup:
-            entry = await self._lookup(key)
-            if entry is not None and rules.max_age_s is not None:
-                entry = entry if time.time() - entry.stored <= rules.max_age_s else None
-            if entry is not None:
-                self.hits += 1
-                await self._serve_entry(entry, request, asks, ticket, sink)
-                return
-            self.misses += 1
-        flight = self._flights.get(key) if rules.lookup else None
-        if flight is not None:
-            ticket.cache = "joined"
-        else:
-            ticket.cache = "miss" if rules.lookup else "bypass"
-            flight = self._fly(key, body, request, rules, ticket)
-        serving = self._serve_flight(flight, request, asks, ticket, sink)
-        if request.deadline_ms is None:
-            await serving
-        else:
-            await within(request.deadline_ms / 1000.0, serving, ticket, sink)
-
-    async def _lookup(self, key: bytes) -> Entry | None:
-        if self.shared is not None and self.shared.connected:
-            entry: Entry | None = await self.shared.get(key)
-            return entry
-        return self.memory.get(key, time.monotonic())
-
-    def _fly(
-        self, key: bytes, body: Body, request: Request, rules: CacheRules, ticket: Ticket
-    ) -> Flight:
-        # A caller's deadline ends its own waiting, not the call, which others may wait for.
-        assert ticket.decision is not None
-        total_s = self.config.limits.total_s
-        call = call_for(body, ticket.decision, total_s=total_s, deadline_ms=None, keep=True)
-        ticket.sent = time.monotonic()
-
-        def forget() -> None:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-
-        flight = Flight(request.stream, call.include_usage, forget)
-
-        async def work() -> Outcome:
-            try:
-                outcome = await self.executor.run(call, flight if call.stream else None)
-                if rules.store and storable(outcome, call.decision):
-                    self._store(key, outcome)
-                return outcome
-            finally:
-                forget()
-
-        if rules.lookup:
-            self._flights[key] = flight
-        task = asyncio.get_running_loop().create_task(work())
-        flight.start(task)
-        return flight
-
-    def _store(self, key: bytes, outcome: Outcome) -> None:
+    def store(self, key: bytes, outcome: Outcome) -> None:
+        """Keep an answer for identical requests."""
         assert outcome.model is not None
         completion = outcome.body or msgspec.json.encode(outcome.completion)
         entry = Entry(outcome.model.id, outcome.model.upstream, completion, time.time())
@@ -321,56 +205,8 @@ class Gateway:
         else:
             self.memory.put(key, entry, time.monotonic())
 
-    async def _serve_entry(
-        self,
-        entry: Entry,
-        request: Request,
-        include_usage: bool,
-        ticket: Ticket,
-        sink: AnswerSink,
-    ) -> None:
-        ticket.cache, ticket.accounts = "hit", False
-        ticket.cache_age_s = max(0.0, time.time() - entry.stored)
-        ticket.model = self._model_named(entry.model, entry.upstream)
-        ticket.cost_usd, ticket.cost_source = Decimal(0), "cache"
-        if not request.stream:
-            await sink.whole(ticket, entry.completion)
-            return
-        await sink.begin(ticket)
-        await sink.write(b"".join(events(msgspec.json.decode(entry.completion), include_usage)))
-
-    async def _serve_flight(
-        self,
-        flight: Flight,
-        request: Request,
-        include_usage: bool,
-        ticket: Ticket,
-        sink: AnswerSink,
-    ) -> None:
-        with flight:
-            live = request.stream and flight.stream and include_usage == flight.include_usage
-            if live and (begun := await flight.begun()) is not None:
-                ticket.outcome, ticket.model = begun, begun.model
-                await sink.begin(ticket)
-                async for piece in flight.pieces():
-                    await sink.write(piece)
-                outcome = await flight.result()
-                ticket.accounts, flight.accounted = not flight.accounted, True
-                self._settle(ticket, outcome)
-                return
-            outcome = await flight.result()
-        ticket.accounts, flight.accounted = not flight.accounted, True
-        self._settle(ticket, outcome)
-        if outcome.error is not None:
-            raise outcome.error
-        if not request.stream:
-            await sink.whole(ticket, outcome.body or msgspec.json.encode(outcome.completion))
-            return
-        await sink.begin(ticket)
-        completion = outcome.completion or msgspec.json.decode(outcome.body)
-        await sink.write(b"".join(events(completion, include_usage)))
-
-    def _model_named(self, model: str, upstream: str) -> Model | None:
+    def model_named(self, model: str, upstream: str) -> Model | None:
+        """The row a kept answer is of, if it is still in the catalogue."""
         for index in self.snapshot.by_id.get(model, ()):
             if self.snapshot.models[index].upstream == upstream:
                 return self.snapshot.models[index]
@@ -378,7 +214,7 @@ class Gateway:
 
     # --- afterwards ---
 
-    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
+    def settle(self, ticket: Ticket, outcome: Outcome) -> None:
         """What the caller's headers and body say of cost and model."""
         ticket.outcome, ticket.model = outcome, outcome.model
         if not ticket.accounts:
@@ -386,13 +222,14 @@ class Gateway:
         elif outcome.model is not None:
             ticket.cost_usd, ticket.cost_source = accounting.cost_of(outcome)
 
-    def _finish(
+    def record(
         self, ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool
     ) -> None:
+        """Put on record how a request ended; `gone`: its caller left."""
         now = time.monotonic()
         outcome = ticket.outcome
         if outcome is not None and ticket.cost_source == "unknown":
-            self._settle(ticket, outcome)
+            self.settle(ticket, outcome)
         attempts = outcome.attempts if outcome is not None else []
         if outcome is not None and outcome.cooled:
             self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))

@@ -20,7 +20,8 @@ from llmr.core import capability, openrouter, priors
 from llmr.core.catalogue import Figure, Model, Snapshot, merge
 from llmr.core.classify import scrub
 from llmr.core.price import FIELDS, Prices, amount
-from llmr.upstreams.base import ReadTimeout, Send, TransportError, Upstream
+from llmr.upstreams.base import Send, TransportError, Upstream
+from llmr.upstreams.reading import ReadTimeout, send
 
 log = logging.getLogger("llmr.catalogue")
 
@@ -97,9 +98,8 @@ class Source:
     async def _fetch(self) -> tuple[int, bytes]:
         loop = asyncio.get_running_loop()
         until = loop.time() + FETCH_S
-        response = await self.upstream.send(
-            Send("GET", "/models"), connect_until=loop.time() + 5.0, until=until
-        )
+        wish = Send("GET", "/models")
+        response = await send(self.upstream, wish, connect_until=loop.time() + 5.0, until=until)
         try:
             pieces, size = [], 0
             while data := await response.read(until):

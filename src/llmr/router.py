@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from llmr import config as configuration
+from llmr.answering import Answering
 from llmr.config import Config
 from llmr.core.body import Body
 from llmr.errors import ApiError
@@ -19,7 +20,7 @@ from llmr.native import native, summarised
 from llmr.ticket import Ticket
 
 TENANT = b"library"
-AHEAD = 64  # pieces of a stream the reader may be behind
+AHEAD_BYTES = 256 * 1024  # of a stream, given and not yet taken
 
 
 class Shaped(dict[str, Any]):
@@ -116,9 +117,14 @@ class Router:
         Raises `ApiError` where none could be had; its `code`, `status` and message say why.
         """
         await self.start()
-        sink = _Whole()
-        await self._answer({**fields, "messages": messages, "stream": False}, sink)
-        return Result(msgspec.json.decode(sink.body))
+        sink = _Sink()
+        answering = self._answer({**fields, "messages": messages, "stream": False}, sink)
+        try:
+            async for data in sink.pieces(answering):
+                body = data
+        finally:
+            answering.cancel()
+        return Result(msgspec.json.decode(body))
 
     async def stream(self, *, messages: list[Any], **fields: Any) -> AsyncIterator[Chunk]:
         """A streamed answer, chunk by chunk.
@@ -126,20 +132,15 @@ class Router:
         Raises `ApiError`, before the first chunk or in the middle: a cut answer never ends quietly.
         """
         await self.start()
-        sink = _Stream()
-        task = asyncio.ensure_future(
-            self._answer({**fields, "messages": messages, "stream": True}, sink)
-        )
-        task.add_done_callback(lambda _: sink.finish())
+        sink = _Sink()
+        answering = self._answer({**fields, "messages": messages, "stream": True}, sink)
         try:
-            async for data in sink.pieces():
+            async for data in sink.pieces(answering):
                 for block in data.split(b"\n\n"):
                     if block.startswith(b"data: {"):
                         yield _chunk(block[6:])
-            await task
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            answering.cancel()
 
     def decide(self, *, messages: list[Any], **fields: Any) -> Decided:
         """The decision for a request, worked out here and now: nothing is sent, nothing awaited."""
@@ -160,10 +161,11 @@ class Router:
         """The rolling window, as `GET /metrics` gives it."""
         return self._gateway.window.figures(time.monotonic())
 
-    async def _answer(self, fields: Mapping[str, Any], sink: "_Whole | _Stream") -> None:
-        body = Body(msgspec.json.encode(fields))
+    def _answer(self, fields: Mapping[str, Any], sink: "_Sink") -> Answering:
         ticket = Ticket("route", TENANT, time.monotonic())
-        await self._gateway.answer(body, {}, ticket, sink)
+        answering = Answering(self._gateway, ticket, sink)
+        answering.start(msgspec.json.encode(fields), {})
+        return answering
 
 
 def _chunk(data: bytes) -> Chunk:
@@ -176,43 +178,53 @@ def _chunk(data: bytes) -> Chunk:
     return Chunk(chunk)
 
 
-class _Whole:
-    """Takes a whole answer."""
+class _Sink:
+    """Takes an answer for someone who waits for it; the answer waits while they are far behind."""
 
     def __init__(self) -> None:
-        self.body = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._over = False
+        self._error: ApiError | None = None
+        self._answering: Answering | None = None
+        self._wake = asyncio.Event()
 
-    async def begin(self, ticket: Ticket) -> None:
-        raise AssertionError("a whole answer was asked for")
+    async def pieces(self, answering: Answering) -> AsyncIterator[bytes]:
+        """What comes, as it comes; raises what the caller was not told yet."""
+        self._answering = answering
+        while True:
+            for piece in self._taken():
+                yield piece
+            if self._pieces:
+                continue
+            if self._over:
+                break
+            self._wake.clear()
+            answering.resume()
+            if self._pieces or self._over:
+                continue
+            await self._wake.wait()
+        if self._error is not None:
+            raise self._error
 
-    async def write(self, data: bytes) -> None:
-        raise AssertionError("a whole answer was asked for")
+    def _taken(self) -> list[bytes]:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        return pieces
 
-    async def whole(self, ticket: Ticket, completion: bytes) -> None:
-        self.body = native(ticket, completion, time.time())
+    # --- AnswerSink ---
 
+    def begin(self, ticket: Ticket) -> None: ...
 
-class _Stream:
-    """Takes a streamed answer; the writer waits while the reader is far behind."""
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > AHEAD_BYTES and self._answering is not None:
+            self._answering.pause()
+        self._wake.set()
 
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(AHEAD)
+    def whole(self, ticket: Ticket, completion: bytes) -> None:
+        self.write(native(ticket, completion, time.time()))
 
-    async def begin(self, ticket: Ticket) -> None:
-        pass
-
-    async def write(self, data: bytes) -> None:
-        await self._room.acquire()
-        self._queue.put_nowait(data)
-
-    async def whole(self, ticket: Ticket, completion: bytes) -> None:
-        raise AssertionError("a stream was asked for")
-
-    def finish(self) -> None:
-        self._queue.put_nowait(None)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        while (data := await self._queue.get()) is not None:
-            self._room.release()
-            yield data
+    def end(self, ticket: Ticket, error: ApiError | None) -> None:
+        self._over, self._error = True, error
+        self._wake.set()

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
+from llmr.errors import ApiError
 from llmr.execution.types import Outcome
 
 
@@ -34,10 +35,19 @@ class Ticket(Struct):
 
 
 class AnswerSink(Protocol):
-    """Where a surface takes its answer. A whole answer comes by `whole`, a stream by the others."""
+    """Where a surface takes its answer. A whole answer comes by `whole`, a stream by the others.
 
-    async def begin(self, ticket: Ticket) -> None: ...
+    One that has no room for more pauses the `Answering`.
+    """
 
-    async def write(self, data: bytes) -> None: ...
+    def begin(self, ticket: Ticket) -> None:
+        """A streamed answer begins."""
 
-    async def whole(self, ticket: Ticket, completion: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Some of its bytes."""
+
+    def whole(self, ticket: Ticket, completion: bytes) -> None:
+        """The answer, a completion object."""
+
+    def end(self, ticket: Ticket, error: ApiError | None) -> None:
+        """It is over: the last call. `error` is what the caller has not been told yet."""

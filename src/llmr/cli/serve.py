@@ -96,7 +96,7 @@ def secrets(config: Config) -> Iterator[str]:
 
 def uvicorn_config(application: Application) -> uvicorn.Config:
     """uvicorn as a carrier of bytes: no log lines, no headers of its own but the date."""
-    protocol: Any = partial(Protocol, application.wire)
+    protocol: Any = partial(Protocol, application)
     return uvicorn.Config(
         application,
         loop="uvloop" if sys.platform != "win32" else "asyncio",

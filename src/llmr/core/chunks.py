@@ -118,6 +118,7 @@ class ChunkStream:
         "_choices_asked",
         "_groq_usage",
         "_held",
+        "_strict",
         "_tools",
         "_usage_event",
         "committed",
@@ -137,8 +138,12 @@ class ChunkStream:
         "usage_estimated",
     )
 
-    def __init__(self, include_usage: bool, choices: int = 1) -> None:
-        """`include_usage`: whether a usage chunk was asked for; `choices`: how many answers."""
+    def __init__(self, include_usage: bool, choices: int = 1, strict: bool = False) -> None:
+        """`include_usage`: whether a usage chunk was asked for; `choices`: how many answers.
+
+        `strict`: an event that cannot be read ends the answer; else it is left out and counted.
+        """
+        self._strict = strict
         self._choices_asked = choices
         self._asked = include_usage
         self._held: list[bytes] = []
@@ -198,6 +203,8 @@ class ChunkStream:
         self.degraded += 1
         if event.name == b"error" and event.data:
             self.failure = from_event(event.data.decode("utf-8", "replace"))
+        elif self._strict:
+            self.failure = Failure(INVALID, "an event of the upstream's stream is not JSON")
 
     def _chunk(self, chunk: _Chunk, event: Event) -> bytes:
         self.id = self.id or chunk.id

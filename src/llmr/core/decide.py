@@ -47,6 +47,10 @@ class Decision(Struct, frozen=True):
                 return name
         return self.snapshot.models[index].id
 
+    def expected_s(self, index: int) -> float:
+        """Seconds until the first token of a row is expected, for this request."""
+        return self.look().terms(index).ttft_s
+
     def look(self) -> Look:
         """The look at the catalogue that this decision was made by."""
         look = Look(self.request, self.snapshot, self.telemetry, self.policy, self.now)

@@ -22,15 +22,17 @@ class Event(NamedTuple):
 
 
 class EventTooLarge(Exception):  # noqa: N818 - the executor turns it into a failure
-    """One event is larger than `EVENT_LIMIT`, or a line never ends."""
+    """One event is larger than the limit, or a line never ends."""
 
 
 class EventReader:
     """Feed it bytes as they come; it gives the events that are complete."""
 
-    __slots__ = ("_after_cr", "_begun", "_buffer")
+    __slots__ = ("_after_cr", "_begun", "_buffer", "_limit")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        """`limit` is the size of the largest event, in bytes."""
+        self._limit = limit
         self._buffer = b""
         self._after_cr = False
         self._begun = False
@@ -50,7 +52,7 @@ class EventReader:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         buffer = self._buffer + data if self._buffer else data
         *blocks, rest = buffer.split(b"\n\n")
-        if len(rest) > EVENT_LIMIT:
+        if len(rest) > self._limit:
             raise EventTooLarge
         self._buffer = rest
         return [event for block in blocks if (event := _event(block)) is not None]

@@ -1,272 +1,346 @@
-"""One attempt: one send to one target, its limits, and the reading of its answer."""
+"""One attempt: one send to one target, its limits, and the reading of its answer.
+
+Plain calls, no task and no future: the line tells what came, one timer tells what did not.
+"""
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from llmr.core import classify
 from llmr.core.catalogue import Model
-from llmr.core.chunks import ChunkStream
 from llmr.core.classify import Failure
 from llmr.core.forms import events
 from llmr.core.learner import Learner
 from llmr.core.splice import Departed, Splice
-from llmr.core.sse import Event, EventReader, EventTooLarge
+from llmr.core.sse import Event, EventTooLarge
 from llmr.execution.delivery import Delivery
 from llmr.execution.failures import completion_in, of_transport
+from llmr.execution.streamed import Streamed
 from llmr.execution.types import Attempt, Call, Limits
-from llmr.upstreams.base import ReadTimeout, Response, Send, TransportError, Upstream
+from llmr.upstreams.base import Line, Send, TransportError, Upstream
+from llmr.upstreams.reading import text
+
+log = logging.getLogger("llmr")
 
 CHAT = "/chat/completions"
 ERROR_BODY_LIMIT = 256 * 1024
 ERROR_BODY_S = 10.0
 ANSWER_LIMIT = 64 * 1024 * 1024
-AFTER_FINISH_S = 1.0  # a usage chunk may follow; an answer that has its finish waits no longer
-DRAIN_S = 0.25
+REST_S = 0.25  # so long the end of a body may follow the end of its answer
 FIRST_LEAST_S, FIRST_MOST_S = 5.0, 30.0
 LONG_ANSWER_TOKENS = 4096
 SHARE = 0.6  # of the time left, while another target could still use the rest
 HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
 
+Done = Callable[[Failure | Exception | None], None]
 
-class Exchange:
-    """Sends one request to one target and reads its answer into the delivery."""
+
+class Trial:
+    """Sends one request to one target and reads its answer into the delivery.
+
+    `done` is told once: None where the answer is whole, why it is not, or a fault of our own.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_bad",
+        "_call",
+        "_delivery",
+        "_done",
+        "_first_until",
+        "_learner",
+        "_limits",
+        "_line",
+        "_loop",
+        "_more",
+        "_over",
+        "_pieces",
+        "_record",
+        "_size",
+        "_splice",
+        "_started",
+        "_streamed",
+        "_timer",
+        "index",
+        "model",
+    )
 
     def __init__(
         self,
         call: Call,
         delivery: Delivery,
         index: int,
-        upstream: Upstream,
         limits: Limits,
         learner: Learner,
+        record: Attempt,
+        splice: Splice | None,
+        done: Done,
     ) -> None:
         """`index` is the row of the decision's snapshot that is tried."""
-        self.call = call
-        self.delivery = delivery
-        self.outcome = delivery.outcome
+        self._call = call
+        self._delivery = delivery
         self.index = index
         self.model: Model = call.decision.snapshot.models[index]
-        self.upstream = upstream
-        self.limits = limits
-        self.learner = learner
-        self.loop = asyncio.get_running_loop()
-        self.started = self.loop.time()
-        self.first_until = call.deadline
+        self._limits = limits
+        self._learner = learner
+        self._record = record
+        self._splice = splice
+        self._done = done
+        self._loop = delivery.loop
+        self._started = self._loop.time()
+        self._first_until: float | None = None  # worked out when it may matter
+        self._more = False
+        self._line: Line | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._streamed: Streamed | None = None
+        self._bad: tuple[int, Mapping[bytes, bytes]] | None = None  # the head of a refusal
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._over = False
 
-    async def run(
-        self, record: Attempt, pieces: tuple[bytes, ...], more: bool, splice: Splice | None
-    ) -> Failure | None:
-        """None where the answer is whole; else why it is not. `more`: another target is left."""
-        self.first_until = self._first_until(more)
-        failure: Failure | None = None
-        try:
-            await self._exchange(record, pieces, splice)
-        except Failure as error:
-            failure = error
-        except TransportError as error:
-            failure = of_transport(error, self.outcome.committed)
-        except ReadTimeout:
-            failure = Failure(classify.TIMEOUT, self._timeout_text())
-        except EventTooLarge:
-            failure = Failure(classify.INVALID, "one event of the stream is too large")
-        except Departed:
-            failure = Failure(classify.DEPARTED, "the second answer differs from the first")
-        finally:
-            record.duration_ms = round((self.loop.time() - self.started) * 1000, 1)
-        return failure
+    def start(self, upstream: Upstream, pieces: tuple[bytes, ...], more: bool) -> None:
+        """Send. `more`: another target is left."""
+        self._more = more
+        name = msgspec.json.encode(self._call.decision.name_of(self.index))
+        body = name.join(pieces) if len(pieces) > 1 else pieces[0]
+        self._arm(self._earliest())
+        self._line = upstream.start(
+            Send("POST", CHAT, body, HEADERS),
+            self,
+            min(self._limits.connect_s, self._call.deadline - self._started),
+        )
 
-    def _first_until(self, more: bool) -> float:
+    def close(self) -> None:
+        """Give it up; nobody is told."""
+        if not self._over:
+            self._end()
+
+    def pause(self) -> None:
+        """The caller is behind: read no more for now."""
+        if self._line is not None:
+            self._line.pause()
+        if self._streamed is not None:
+            self._streamed.paused = True
+
+    def resume(self) -> None:
+        if self._line is not None:
+            self._line.resume()
+        if self._streamed is not None:
+            self._streamed.go_on(self._loop.time())
+            self._hasten(self._until())
+
+    # --- limits ---
+
+    def _earliest(self) -> float:
+        """No limit is nearer than this: what it is need not be known before."""
+        first = self._limits.first_event_of(self.model.id)
+        wait = FIRST_LEAST_S if first is None else first
+        return self._started + min(wait, SHARE * (self._call.deadline - self._started))
+
+    def _until_first(self) -> float:
         """Until when the first content must have come; only while another target is left to try."""
-        deadline = self.call.deadline
-        if not more and self.limits.first_event_s is None:
+        deadline = self._call.deadline
+        wait = given = self._limits.first_event_of(self.model.id)
+        if given is None and not self._more:
             return deadline
-        wait = self.limits.first_event_s
-        decision, index = self.call.decision, self.index
+        decision, index = self._call.decision, self.index
+        telemetry, request = decision.telemetry, decision.request
         if wait is None:
-            expected = decision.look().terms(index).ttft_s
+            expected = decision.expected_s(index)
             # The effort asked for lengthens the usual and the late first token alike.
-            late = decision.telemetry.slow_s[index] * expected / decision.telemetry.ttft_s[index]
-            wait = min(max(3.0 * late, FIRST_LEAST_S), FIRST_MOST_S)
-            wait = max(wait, 3.0 * expected)
-        if not self.call.stream:
+            late = telemetry.slow_s[index] * expected / telemetry.ttft_s[index]
+            wait = max(min(max(3.0 * late, FIRST_LEAST_S), FIRST_MOST_S), 3.0 * expected)
+        if not self._call.stream:
             # A whole answer shows nothing before its end: it gets the time to write all it may.
-            most = decision.request.max_tokens or self.model.max_output or LONG_ANSWER_TOKENS
-            most = min(most, LONG_ANSWER_TOKENS) * decision.request.choices
-            wait += 2.0 * most * decision.telemetry.tpot_s[index]
-        if more and self.limits.first_event_s is None:
-            wait = min(wait, SHARE * (deadline - self.started))
-        return min(self.started + wait, deadline)
+            most = request.max_tokens or self.model.max_output or LONG_ANSWER_TOKENS
+            most = min(most, LONG_ANSWER_TOKENS) * request.choices
+            wait += 2.0 * most * telemetry.tpot_s[index]
+        if given is None:
+            wait = min(wait, SHARE * (deadline - self._started))
+        return min(self._started + wait, deadline)
+
+    def _until(self) -> float:
+        """The instant at which the attempt has waited too long, as things stand."""
+        if self._first_until is None:
+            self._first_until = self._until_first()
+        if self._streamed is None:
+            return self._first_until
+        return self._streamed.until(self._first_until, self._call.deadline)
+
+    def _tick(self) -> None:
+        until, now = self._until(), self._loop.time()
+        if until > now:
+            self._arm(until)
+        elif self._bad is not None:
+            self._refused(b"")  # the status says enough
+        elif self._streamed is not None and self._streamed.finished:
+            self._guarded(self._stream_ended)
+        else:
+            self._finish(Failure(classify.TIMEOUT, self._timeout_text()))
 
     def _timeout_text(self) -> str:
-        if self.outcome.committed:
-            return f"nothing came for {self.limits.idle_s:g} s in the middle of the answer"
-        return f"no answer began within {self.loop.time() - self.started:.1f} s"
+        if self._delivery.outcome.committed:
+            return f"nothing came for {self._limits.idle_s:g} s in the middle of the answer"
+        return f"no answer began within {self._loop.time() - self._started:.1f} s"
 
-    async def _exchange(
-        self, record: Attempt, pieces: tuple[bytes, ...], splice: Splice | None
-    ) -> None:
-        name = msgspec.json.encode(self.call.decision.name_of(self.index))
-        body = name.join(pieces) if len(pieces) > 1 else pieces[0]
-        response = await self.upstream.send(
-            Send("POST", CHAT, body, HEADERS),
-            connect_until=min(self.started + self.limits.connect_s, self.call.deadline),
-            until=self.first_until,
-        )
-        try:
-            record.status = response.status
-            if not 200 <= response.status < 300:
-                await self._refusal(response)
-            elif response.headers.get("content-type", "").startswith("text/event-stream"):
-                await self._events(response, splice)
-            else:
-                await self._whole(response, splice)
-        finally:
-            response.close()
+    def _arm(self, until: float) -> None:
+        self._armed = until
+        self._timer = self._loop.call_at(until, self._tick)
 
-    async def _refusal(self, response: Response) -> None:
-        if response.status < 400:
-            text = (
-                f"the upstream answered with a redirect ({response.status}), which is not followed"
+    def _hasten(self, until: float) -> None:
+        """A limit may have come nearer than the timer."""
+        if until < self._armed:
+            self._stop_timer()
+            self._arm(until)
+
+    # --- Receiver ---
+
+    def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        self._record.status = status
+        if status < 200 or status >= 300:
+            if status < 400:
+                words = f"the upstream answered with a redirect ({status}), which is not followed"
+                self._finish(Failure(classify.INVALID, words, status=status))
+                return
+            self._bad = status, headers
+            self._first_until = min(self._loop.time() + ERROR_BODY_S, self._call.deadline)
+            self._hasten(self._first_until)
+        elif headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            self._streamed = Streamed(
+                self._call, self._delivery, self.model, self._limits, self._splice, self._started
             )
-            raise Failure(classify.INVALID, text, status=response.status)
-        try:
-            body = await self._body(response, ERROR_BODY_LIMIT, self.loop.time() + ERROR_BODY_S)
-        except (TransportError, ReadTimeout):
-            body = b""  # the status says enough
-        raise classify.from_reply(response.status, response.headers, body, time.time())
+            self._hasten(self._started + self._limits.idle_s)
 
-    async def _body(self, response: Response, limit: int, until: float) -> bytes:
-        pieces, size = [], 0
-        while data := await response.read(min(until, self.call.deadline)):
-            pieces.append(data)
-            size += len(data)
-            if size > limit:
-                raise Failure(classify.INVALID, "the upstream's answer is too large")
-        return b"".join(pieces)
-
-    # --- whole answers ---
-
-    async def _whole(self, response: Response, splice: Splice | None) -> None:
-        body = await self._body(response, ANSWER_LIMIT, self.first_until)
-        completion = completion_in(body)
-        usage = completion.get("usage")
-        if splice is not None:
-            await self._splice_whole(completion, splice)
-            return
-        self.outcome.usage = usage if isinstance(usage, dict) else None
-        self._succeed()
-        self._observe_whole()
-        self.outcome.completion = completion
-        self.outcome.finish = completion["choices"][0].get("finish_reason")
-        if self.delivery.wanted:
-            await self.delivery.commit(self.model)
-            await self.delivery.write(list(events(completion, self.call.include_usage)))
+    def data(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > (ERROR_BODY_LIMIT if self._bad is not None else ANSWER_LIMIT):
+            self._finish(Failure(classify.INVALID, "the upstream's answer is too large"))
+        elif self._streamed is None:
+            self._pieces.append(data)
         else:
-            self.outcome.body = body
+            self._guarded(self._stream, data)
 
-    async def _splice_whole(self, completion: dict[str, object], splice: Splice) -> None:
-        stream = ChunkStream(self.call.include_usage)
-        for line in events(completion, include_usage=True):
-            event = splice.take(Event(line, line[6:-2]))
-            piece = stream.take(event) if event is not None else b""
-            if piece:
-                await self.delivery.send(piece, self.model, stream)
-        await self._end(stream, None)
+    def ended(self) -> None:
+        if self._streamed is not None:
+            self._guarded(self._stream_ended)
+            return
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._bad is not None:
+            self._refused(body)
+        else:
+            self._guarded(self._whole, body)
 
-    def _succeed(self) -> None:
-        self.outcome.model = self.model
+    def failed(self, error: TransportError) -> None:
+        if self._bad is not None:
+            self._refused(b"")
+        elif self._streamed is not None and self._streamed.finished:
+            # The answer has its finish: how the line ends takes nothing from it.
+            self._guarded(self._stream_ended)
+        else:
+            self._finish(of_transport(error, self._delivery.outcome.committed))
 
-    # --- streams ---
+    # --- what came ---
 
-    async def _events(self, response: Response, splice: Splice | None) -> None:
-        reader = EventReader()
-        stream = ChunkStream(self.call.include_usage, self.call.decision.request.choices)
-        size = 0
-        held: list[bytes] = []
-        alive = self.loop.time()
-        finished: float | None = None
-        answer_began: float | None = None
-        while True:
-            until = min(self.call.deadline, alive + self.limits.idle_s)
-            if not stream.committed:
-                until = min(until, self.first_until)
-            if finished is not None:
-                until = min(until, finished + AFTER_FINISH_S)
-            try:
-                data = await response.read(until)
-            except (ReadTimeout, TransportError):
-                if finished is None:
-                    raise
-                data = b""  # the answer has its finish: how the line ends takes nothing from it
-            now = self.loop.time()
-            size += len(data)
-            if size > ANSWER_LIMIT:
-                raise Failure(classify.INVALID, "the upstream's answer is too large")
-            for event in reader.feed(data) if data else reader.flush():
-                if event.data is not None:
-                    alive = now  # comments show that the line lives, not that the answer grows
-                found = splice.take(event) if splice is not None else event
-                if found is not None and (piece := stream.take(found)):
-                    held.append(piece)
-            if stream.failure is not None:
-                held.append(stream.abandon())
-            if answer_began is None and stream.content_bytes:
-                answer_began = now
-            if held and stream.committed:
-                out = b"".join(held)
-                held.clear()
-                if out:
-                    await self.delivery.send(out, self.model, stream)
-            if stream.failure is not None:
-                raise stream.failure
-            if stream.settled and finished is None:
-                finished = now
-            if stream.done or not data:
-                break
-        await self._end(stream, answer_began)
-        if stream.done:
-            await self._drain(response)
+    def _guarded(self, take: Callable[..., None], *what: bytes) -> None:
+        """Take what came; what is wrong with it ends the attempt."""
+        try:
+            take(*what)
+        except Failure as failure:
+            self._finish(failure)
+        except EventTooLarge:
+            self._finish(Failure(classify.INVALID, "one event of the stream is too large"))
+        except Departed:
+            text = "the second answer differs from the first"
+            self._finish(Failure(classify.DEPARTED, text))
+        except Exception as error:
+            # Ours, not the upstream's: it must neither be tried again nor cool anybody down.
+            log.exception("an attempt failed inside the router")
+            self._finish(error)
 
-    async def _end(self, stream: ChunkStream, answer_began: float | None) -> None:
-        """A whole streamed answer: give the end to whoever waits for it."""
-        outcome, delivery = self.outcome, self.delivery
-        closing = stream.end(self.call.decision.request.prompt_tokens)
-        outcome.degraded += stream.degraded
-        outcome.usage = stream.usage
-        outcome.usage_estimated = stream.usage_estimated
-        outcome.finish = next(iter(stream.finishes.values()), None)
-        if answer_began is not None:
-            self._observe(stream, answer_began)
-        await delivery.send(closing, self.model, stream)
-        self._succeed()
-        if delivery.assembler is not None:
-            outcome.completion = {**delivery.assembler.completion(), "usage": stream.usage}
-        if not delivery.wanted:
-            outcome.body = msgspec.json.encode(outcome.completion)
+    def _refused(self, body: bytes) -> None:
+        assert self._bad is not None
+        status, headers = self._bad
+        self._finish(classify.from_reply(status, text(headers), body, time.time()))
 
-    def _observe(self, stream: ChunkStream, answer_began: float) -> None:
-        took = self.loop.time() - answer_began
-        tokens = (stream.usage or {}).get("completion_tokens") or 0
-        self.learner.observe(
-            self.model,
-            answer_began - self.started,
-            took / tokens if tokens > 8 and took > 0 else None,
-        )
+    def _whole(self, body: bytes) -> None:
+        completion = completion_in(body)
+        outcome, delivery = self._delivery.outcome, self._delivery
+        if self._splice is not None:
+            self._streamed = Streamed(
+                self._call, delivery, self.model, self._limits, self._splice, self._started
+            )
+            for line in events(completion, include_usage=True):
+                self._streamed.take([Event(line, line[6:-2])])
+            self._stream_ended()
+            return
+        usage = completion.get("usage")
+        outcome.usage = usage if isinstance(usage, dict) else None
+        outcome.model = self.model
+        outcome.completion = completion
+        outcome.finish = completion["choices"][0].get("finish_reason")
+        self._observe_whole()
+        if delivery.wanted:
+            delivery.commit(self.model)
+            delivery.write(list(events(completion, self._call.include_usage)))
+        else:
+            outcome.body = body
+        self._finish(None)
+
+    def _stream(self, data: bytes) -> None:
+        streamed = self._streamed
+        assert streamed is not None
+        before = streamed.finished
+        streamed.read(data, self._loop.time())
+        if streamed.done:
+            self._stream_ended()
+        elif streamed.finished and not before:
+            self._hasten(self._until())
+
+    def _stream_ended(self) -> None:
+        streamed = self._streamed
+        assert streamed is not None
+        now = self._loop.time()
+        streamed.end(now)
+        if streamed.answer_began is not None:
+            first, rate = streamed.observed(now)
+            self._learner.observe(self.model, first, rate)
+        if self._line is not None:
+            self._line.leave(REST_S)  # or the connection could not be used again
+        self._finish(None)
 
     def _observe_whole(self) -> None:
         """A whole answer tells how long its tokens took, the first token as expected."""
-        tokens = (self.outcome.usage or {}).get("completion_tokens")
+        tokens = (self._delivery.outcome.usage or {}).get("completion_tokens")
         if isinstance(tokens, int) and tokens > 8:
-            first = self.call.decision.telemetry.ttft_s[self.index]
-            took = self.loop.time() - self.started - first
-            self.learner.observe(self.model, None, took / tokens if took > 0 else None)
+            first = self._call.decision.telemetry.ttft_s[self.index]
+            took = self._loop.time() - self._started - first
+            self._learner.observe(self.model, None, took / tokens if took > 0 else None)
 
-    async def _drain(self, response: Response) -> None:
-        """Let the body come to its end, so that the connection can be used again."""
-        try:
-            if await response.read(self.loop.time() + DRAIN_S):
-                response.close()  # bytes after the end: not to be trusted with the next answer
-        except (ReadTimeout, TransportError):
-            response.close()
+    # --- the end ---
+
+    def _finish(self, how: Failure | Exception | None) -> None:
+        if self._over:
+            return
+        if how is not None or self._streamed is None:
+            self._end()
+        else:
+            self._over = True
+            self._stop_timer()
+        self._record.duration_ms = round((self._loop.time() - self._started) * 1000, 1)
+        self._done(how)
+
+    def _end(self) -> None:
+        self._over = True
+        self._stop_timer()
+        if self._line is not None:
+            self._line.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -23,15 +23,18 @@ class Delivery:
         "assembler",
         "begun",
         "identity",
+        "loop",
         "outcome",
         "wanted",
     )
 
-    def __init__(self, call: Call, sink: Sink | None, outcome: Outcome, begun: float) -> None:
-        """`begun` is the loop time at which the call began."""
+    def __init__(
+        self, call: Call, sink: Sink | None, outcome: Outcome, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._call = call
         self._sink = sink
-        self.begun = begun
+        self.loop = loop
+        self.begun = loop.time()
         self._stream: ChunkStream | None = None
         self.wanted = call.stream and sink is not None
         self.outcome = outcome
@@ -44,32 +47,32 @@ class Delivery:
         if self._call.keep or not self.wanted:
             self.assembler = Assembler()
 
-    async def send(self, data: bytes, model: Model, stream: ChunkStream) -> None:
+    def send(self, data: bytes, model: Model, stream: ChunkStream) -> None:
         """Give the caller bytes of an answer of `model`; the first ones are the commit point."""
         if self.assembler is not None:
             self.assembler.add(data)
         if not self.wanted or self._sink is None:
             return
         if not self.outcome.committed:
-            await self.commit(model)
+            self.commit(model)
         if self._stream is None:
             self._stream = stream
             self.identity = {"id": stream.id, "model": stream.model, "created": stream.created}
-        await self._sink.write(data)
+        self._sink.write(data)
 
-    async def commit(self, model: Model) -> None:
+    def commit(self, model: Model) -> None:
         """The caller learns that `model` answers; from here on there is no starting over."""
         self.outcome.committed = True
         self.outcome.model = model
-        self.outcome.ttft_s = asyncio.get_running_loop().time() - self.begun
+        self.outcome.ttft_s = self.loop.time() - self.begun
         if self._sink is not None:
-            await self._sink.begin(self.outcome)
+            self._sink.begin(self.outcome)
 
-    async def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes]) -> None:
         """Bytes that are no part of a stream that could be continued."""
         if self._sink is not None:
             for piece in pieces:
-                await self._sink.write(piece)
+                self._sink.write(piece)
 
     def delivered(self) -> str | None:
         """The text the caller has, or None where a continuation could not be proved right.

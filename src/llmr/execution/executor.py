@@ -7,7 +7,7 @@ right, and ends with an error event where it is not; never with a clean end.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -18,9 +18,10 @@ from llmr.core.health import HINT_LONGEST_S
 from llmr.core.learner import Learner
 from llmr.core.request import REMOVED
 from llmr.core.splice import Splice
-from llmr.execution.attempt import Exchange
+from llmr.errors import ApiError, error_event, internal
+from llmr.execution.attempt import Trial
 from llmr.execution.delivery import Delivery
-from llmr.execution.failures import error_event, final
+from llmr.execution.failures import final
 from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
 from llmr.upstreams.base import Upstream
 
@@ -28,6 +29,8 @@ WAITED_FOR = (classify.RATE_LIMITED, classify.OVERLOADED)
 CONTINUED_AFTER = (classify.CUT, classify.TIMEOUT)
 QUICK_S = 0.1  # before the one retry of a target that answered with a 500
 BACK_OFF_S = 0.5
+
+Done = Callable[[Outcome], None]
 
 
 class Executor:
@@ -51,18 +54,27 @@ class Executor:
         self.clock = clock
         self._secrets = [secret for secret in secrets if secret]
 
-    async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
-        """Carry the call out. Failures end up in `outcome.error`, after the last attempt.
+    def start(self, call: Call, sink: Sink | None, outcome: Outcome, done: Done) -> "Run":
+        """Carry the call out, into `outcome`; `done` is told when that is over.
 
-        A streamed answer goes to `sink`; where it breaks off after the commit point, the error
-        event goes there as well. `outcome`, where given, is filled as the call goes on.
+        Failures end up in `outcome.error`, after the last attempt. A streamed answer goes to
+        `sink`; where it breaks off after the commit point, the error event goes there as well.
+        `done` may be told before this returns.
         """
-        run = _Run(self, call, sink, outcome or Outcome([]))
+        run = Run(self, call, sink, outcome, done)
         self.learner.budget.request(self.clock())
+        run.advance()
+        return run
+
+    async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
+        """The same for whoever wants to wait; cancelled, it gives the call up."""
+        over = asyncio.get_running_loop().create_future()
+        run = self.start(call, sink, outcome or Outcome([]), lambda _: over.set_result(None))
         try:
-            await run.run()
-        finally:
-            run.outcome.upstream_s = run.loop.time() - run.delivery.begun
+            await over
+        except asyncio.CancelledError:
+            run.cancel()
+            raise
         return run.outcome
 
     def scrub(self, failure: Failure) -> None:
@@ -73,53 +85,130 @@ class Executor:
             failure.param = None if failure.param and secret in failure.param else failure.param
 
 
-class _Run:
-    """One call on its way through the targets."""
+class Run:
+    """One call on its way through the targets: a step after each attempt, and nothing between."""
 
-    def __init__(self, executor: Executor, call: Call, sink: Sink | None, outcome: Outcome) -> None:
-        self.executor = executor
-        self.learner = executor.learner
-        self.clock = executor.clock
-        self.limits = executor.limits
-        self.call = call
+    __slots__ = (
+        "_call",
+        "_chain",
+        "_delivery",
+        "_done",
+        "_executor",
+        "_failures",
+        "_later",
+        "_learner",
+        "_limits",
+        "_loop",
+        "_models",
+        "_over",
+        "_paused",
+        "_retried",
+        "_splices",
+        "_trial",
+        "outcome",
+    )
+
+    def __init__(
+        self, executor: Executor, call: Call, sink: Sink | None, outcome: Outcome, done: Done
+    ) -> None:
+        self._executor = executor
+        self._learner = executor.learner
+        self._limits = executor.limits
+        self._call = call
         self.outcome = outcome
-        self.loop = asyncio.get_running_loop()
-        self.delivery = Delivery(call, sink, outcome, self.loop.time())
-        self.models = call.decision.snapshot.models
-        self.chain = list(call.decision.chain)
-        self.failures: list[tuple[Model, Failure]] = []
-        self.retried: set[int] = set()
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self._delivery = Delivery(call, sink, outcome, self._loop)
+        self._models = call.decision.snapshot.models
+        self._chain = list(call.decision.chain)
+        self._failures: list[tuple[Model, Failure]] = []
+        self._retried: set[int] = set()
+        self._trial: Trial | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._splices: Iterator[tuple[int, bool]] = iter(())
+        self._over = False
+        self._paused = False
 
-    async def run(self) -> None:
-        whole = False
-        while not whole and (index := self._next()) is not None:
-            sends_left = self.limits.attempts - len(self.outcome.attempts) - 1
-            failure = await self._attempt(index, bool(self.chain) and sends_left > 0)
-            if failure is None:
-                return
-            if self.outcome.committed:
-                whole = await self._continue(index, failure)
-                break
-            if not failure.kind.fallback:
-                break
+    # --- for the caller ---
+
+    def cancel(self) -> None:
+        """Nobody waits any more. `done` is not told."""
+        if self._over:
+            return
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.close()
+            self.outcome.attempts[-1].outcome = "client_closed"
+            self._learner.let_go(trial.model)
+        self._close()
+
+    def pause(self) -> None:
+        """The sink has no room."""
+        self._paused = True
+        if self._trial is not None:
+            self._trial.pause()
+
+    def resume(self) -> None:
+        """The sink has room again."""
+        if self._paused:
+            self._paused = False
+            if self._trial is not None:
+                self._trial.resume()
+
+    # --- the steps ---
+
+    def advance(self) -> None:
+        """Try the next target, if there is one."""
+        index = self._next()
+        if index is None:
+            self._failed()
+        else:
+            sends_left = self._limits.attempts - len(self.outcome.attempts) - 1
+            self._attempt(index, bool(self._chain) and sends_left > 0, self._attempted)
+
+    def _attempted(self, index: int, failure: Failure | None) -> None:
+        if failure is None:
+            self._end()
+        elif self.outcome.committed:
+            self._continue(index, failure)
+        elif not failure.kind.fallback:
+            self._failed()
+        else:
             if failure.kind is classify.CONTEXT:
                 self._keep_larger(index)
-            await self._perhaps_again(index, failure)
-        if not whole:
-            named = self.call.decision.request.mode != "auto"
-            self.outcome.error = final(self.failures, named)
+            wait = self._before_again(index, failure)
+            if wait:
+                self._later = self._loop.call_later(wait, self.advance)
+            else:
+                self.advance()
+
+    def _failed(self) -> None:
+        named = self._call.decision.request.mode != "auto"
+        self._end(final(self._failures, named))
+
+    def _end(self, error: ApiError | None = None) -> None:
+        if error is not None:
+            self.outcome.error = error
             if self.outcome.committed:
-                await self.delivery.write([error_event(self.outcome.error)])
+                self._delivery.write([error_event(error)])
+        self._close()
+        self._done(self.outcome)
+
+    def _close(self) -> None:
+        self._over = True
+        if self._later is not None:
+            self._later.cancel()
+        self.outcome.upstream_s = self._loop.time() - self._delivery.begun
 
     # --- whom to send to ---
 
     def _next(self) -> int | None:
         """The next target to try: one that may be sent to now, else, before any attempt, any."""
-        if len(self.outcome.attempts) >= self.limits.attempts or self._too_late():
+        if len(self.outcome.attempts) >= self._limits.attempts or self._too_late():
             return None
         passed_over: int | None = None
-        while self.chain:
-            index = self.chain.pop(0)
+        while self._chain:
+            index = self._chain.pop(0)
             if self._admitted(index):
                 return index
             passed_over = index if passed_over is None else passed_over
@@ -128,36 +217,39 @@ class _Run:
 
     def _too_late(self) -> bool:
         """No attempt begins that cannot finish; the first one always may try."""
-        left = self.call.deadline - self.loop.time()
+        left = self._call.deadline - self._loop.time()
         return left <= 0 or (bool(self.outcome.attempts) and left < 0.02)
 
     def _admitted(self, index: int) -> bool:
-        model, now = self.models[index], self.clock()
+        model, now = self._models[index], self._executor.clock()
         first = not self.outcome.attempts
         charged = (
-            not first and index not in self.retried and self.learner.failing(model.upstream, now)
+            not first and index not in self._retried and self._learner.failing(model.upstream, now)
         )
-        if charged and not self.learner.budget.spend(now):
+        if charged and not self._learner.budget.spend(now):
             return False
-        return index in self.retried or self.learner.admit(model, now)
+        return index in self._retried or self._learner.admit(model, now)
 
     def _keep_larger(self, index: int) -> None:
         """Of the targets left, only those with a larger window than the one that was too small."""
-        least = self.models[index].context_length or 0
-        self.chain = [i for i in self.chain if (self.models[i].context_length or least + 1) > least]
+        least = self._models[index].context_length or 0
+        self._chain = [
+            i for i in self._chain if (self._models[i].context_length or least + 1) > least
+        ]
 
-    async def _perhaps_again(self, index: int, failure: Failure) -> None:
-        """Put the same target back in front, once, where that is worth it: and wait if need be."""
+    def _before_again(self, index: int, failure: Failure) -> float:
+        """Put the same target back in front, once, where that is worth it; seconds to wait first.
+
+        0 where the next target, whichever it is, is tried at once.
+        """
         wait = self._wait_before_again(index, failure)
-        if wait is None:
-            return
-        if self.loop.time() + wait >= self.call.deadline:
-            return
-        if not self.learner.budget.spend(self.clock()):
-            return
-        self.retried.add(index)
-        self.chain.insert(0, index)
-        await asyncio.sleep(wait)
+        if wait is None or self._loop.time() + wait >= self._call.deadline:
+            return 0.0
+        if not self._learner.budget.spend(self._executor.clock()):
+            return 0.0
+        self._retried.add(index)
+        self._chain.insert(0, index)
+        return wait
 
     def _wait_before_again(self, index: int, failure: Failure) -> float | None:
         """Seconds before the same target is tried again, None where another one is better.
@@ -166,122 +258,145 @@ class _Run:
         is the only target left, or the first of a list, which is the caller's choice.
         """
         kind = failure.kind
-        if _quick(failure) and index not in self.retried:
-            return QUICK_S * self.learner.draw() if kind is classify.SERVER else 0.0
-        chosen = self.call.decision.request.mode == "list" and len(self.outcome.attempts) == 1
-        if kind not in WAITED_FOR or (self.chain and not chosen):
+        if _quick(failure) and index not in self._retried:
+            return QUICK_S * self._learner.draw() if kind is classify.SERVER else 0.0
+        chosen = self._call.decision.request.mode == "list" and len(self.outcome.attempts) == 1
+        if kind not in WAITED_FOR or (self._chain and not chosen):
             return None
         wait = failure.retry_after_s
         if wait is None:
-            if kind is not classify.RATE_LIMITED or self.chain:
+            if kind is not classify.RATE_LIMITED or self._chain:
                 return None
             tries = len(self.outcome.attempts)
-            wait = BACK_OFF_S * 2.0 ** (tries - 1) * (0.5 + 0.5 * self.learner.draw())
-        return wait if wait <= self.limits.retry_after_wait_s else None
+            wait = BACK_OFF_S * 2.0 ** (tries - 1) * (0.5 + 0.5 * self._learner.draw())
+        return wait if wait <= self._limits.retry_after_wait_s else None
 
     # --- one attempt ---
 
-    async def _attempt(
+    def _attempt(
         self,
         index: int,
         more: bool,
+        then: Callable[[int, Failure | None], None],
         pieces: tuple[bytes, ...] | None = None,
         splice: Splice | None = None,
-    ) -> Failure | None:
-        model, started = self.models[index], self.loop.time()
-        record = Attempt(model.id, model.upstream, round((started - self.delivery.begun) * 1000, 1))
+    ) -> None:
+        model, delivery = self._models[index], self._delivery
+        started_ms = round((self._loop.time() - delivery.begun) * 1000, 1)
+        record = Attempt(model.id, model.upstream, started_ms)
         self.outcome.attempts.append(record)
         if model.free:
-            self.outcome.cooled |= self.learner.sent_free(model.upstream, self.clock())
+            clock = self._executor.clock()
+            self.outcome.cooled |= self._learner.sent_free(model.upstream, clock)
         if splice is None:
-            self.delivery.restart()
+            delivery.restart()
         if pieces is not None:
             record.added = "assistant prefill"
-        elif self.call.asking is not None and model.upstream != "openrouter":
-            pieces, record.added = self.call.asking, "stream_options.include_usage"
+        elif self._call.asking is not None and model.upstream != "openrouter":
+            pieces, record.added = self._call.asking, "stream_options.include_usage"
         else:
-            pieces = self.call.pieces
-        upstream = self.executor.upstreams[model.upstream]
-        exchange = Exchange(self.call, self.delivery, index, upstream, self.limits, self.learner)
-        try:
-            failure = await exchange.run(record, pieces, more, splice)
-        except BaseException:
-            record.outcome = "client_closed"
-            self.learner.let_go(model)
-            raise
-        if failure is None:
-            record.outcome = "ok"
-            self.learner.well(model, self.clock())
-            return None
-        self.executor.scrub(failure)
-        record.outcome = failure.kind.name
-        record.message = failure.message
-        record.status = failure.status or record.status
-        self._note(index, failure)
-        if splice is None:
-            self.failures.append((model, failure))
-        return failure
+            pieces = self._call.pieces
+
+        def done(how: Failure | Exception | None) -> None:
+            self._trial = None
+            if how is None:
+                record.outcome = "ok"
+                self._learner.well(model, self._executor.clock())
+                then(index, None)
+            elif isinstance(how, Failure):
+                self._executor.scrub(how)
+                record.outcome = how.kind.name
+                record.message = how.message
+                record.status = how.status or record.status
+                self._note(index, how)
+                if splice is None:
+                    self._failures.append((model, how))
+                then(index, how)
+            else:
+                record.outcome = "internal_error"
+                self._learner.let_go(model)
+                self._end(internal())
+
+        trial = Trial(
+            self._call, delivery, index, self._limits, self._learner, record, splice, done
+        )
+        self._trial = trial
+        trial.start(self._executor.upstreams[model.upstream], pieces, more)
+        if self._paused:
+            trial.pause()
 
     def _note(self, index: int, failure: Failure) -> None:
         """Let the health of the target, or of its account, know of a fault of its own."""
-        kind, hint, model = failure.kind, failure.retry_after_s, self.models[index]
+        kind, hint, model = failure.kind, failure.retry_after_s, self._models[index]
         if kind is classify.MISSING:
             hint = HINT_LONGEST_S
-        first = _quick(failure) and index not in self.retried
-        self.learner.fault(model, kind, self.clock(), hint, hard=kind.hard and not first)
+        first = _quick(failure) and index not in self._retried
+        self._learner.fault(model, kind, self._executor.clock(), hint, hard=kind.hard and not first)
         self.outcome.cooled = True
 
     # --- after the commit point ---
 
-    async def _continue(self, index: int, failure: Failure) -> bool:
-        """Finish an answer that broke off; True where the caller got the whole of it.
+    def _continue(self, index: int, failure: Failure) -> None:
+        """Finish an answer that broke off, where that is provably right.
 
         The first failure is what is reported where it cannot be done, not what came of trying.
         """
-        setting = self.limits.continuation
-        delivered = self.delivery.delivered()
+        setting = self._limits.continuation
+        delivered = self._delivery.delivered()
         if setting == "never" or failure.kind not in CONTINUED_AFTER or delivered is None:
-            return False
-        for target, prefilled in self._continuations(index, setting, bool(delivered)):
-            if len(self.outcome.attempts) >= self.limits.attempts or self._too_late():
-                return False
-            now = self.clock()
-            if not self.learner.budget.spend(now) or not self.learner.admit(
-                self.models[target], now
+            self._failed()
+        else:
+            self._splices = self._continuations(index, setting, bool(delivered))
+            self._splice(delivered)
+
+    def _splice(self, delivered: str) -> None:
+        """Try the next way to go on from what was delivered."""
+        for target, prefilled in self._splices:
+            if len(self.outcome.attempts) >= self._limits.attempts or self._too_late():
+                break
+            now = self._executor.clock()
+            if not self._learner.budget.spend(now) or not self._learner.admit(
+                self._models[target], now
             ):
                 continue
-            splice = Splice(delivered, self.delivery.identity, prefilled=prefilled)
-            pieces = self._prefilled(delivered) if prefilled else None
-            second = await self._attempt(target, False, pieces, splice)
-            if second is None:
-                self.outcome.continued = True
-                return True
-            if not (prefilled and second.kind is classify.CALLER):
-                return False  # one continuation an answer; a refused prefill was none
-        return False
 
-    def _continuations(self, index: int, setting: str, some: bool) -> list[tuple[int, bool]]:
+            def spliced(_: int, failure: Failure | None, prefilled: bool = prefilled) -> None:
+                if failure is None:
+                    self.outcome.continued = True
+                    self._end()
+                elif prefilled and failure.kind is classify.CALLER:
+                    self._splice(delivered)  # a refused prefill was no continuation
+                else:
+                    self._failed()  # one continuation an answer
+
+            splice = Splice(delivered, self._delivery.identity, prefilled=prefilled)
+            pieces = self._prefilled(delivered) if prefilled else None
+            self._attempt(target, False, spliced, pieces, splice)
+            return
+        self._failed()
+
+    def _continuations(self, index: int, setting: str, some: bool) -> Iterator[tuple[int, bool]]:
         """(target, whether by prefill) in the order in which they are worth trying."""
-        same = [i for i in self.call.decision.snapshot.by_id[self.models[index].id] if i != index]
-        usable = self.call.decision.policy.usable
+        same = [i for i in self._call.decision.snapshot.by_id[self._models[index].id] if i != index]
+        usable = self._call.decision.policy.usable
         others = [
-            i for i in dict.fromkeys([*same, *self.chain]) if self.models[i].upstream in usable
+            i for i in dict.fromkeys([*same, *self._chain]) if self._models[i].upstream in usable
         ]
         takers = [
-            i for i in [*others, index] if some and self.models[i].supports & capability.PREFILL
+            i for i in [*others, index] if some and self._models[i].supports & capability.PREFILL
         ]
         if setting == "prefill":
-            return [(i, True) for i in takers[:1]]
+            return iter([(i, True) for i in takers[:1]])
         again = [*others, index]
         if takers:
-            return [(takers[0], True), (takers[0], False)]
-        return [(i, False) for i in again[:2]]
+            return iter([(takers[0], True), (takers[0], False)])
+        return iter([(i, False) for i in again[:2]])
 
     def _prefilled(self, delivered: str) -> tuple[bytes, ...]:
         """The request with what was delivered as the beginning of the assistant's answer."""
         message = msgspec.json.encode({"role": "assistant", "content": delivered})
-        messages = bytes(self.call.body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
-        return self.call.body.splice(REMOVED, {"model": None, "messages": messages})
+        messages = bytes(self._call.body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
+        return self._call.body.splice(REMOVED, {"model": None, "messages": messages})
 
 
 def _quick(failure: Failure) -> bool:

@@ -99,8 +99,3 @@ def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
         retry_after_s=min(waits) if waits else None,
         retryable=any(failure.kind.retryable for _, failure in failures),
     )
-
-
-def error_event(error: ApiError) -> bytes:
-    """An error on a started stream: one event, after which the stream ends without `[DONE]`."""
-    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"

@@ -1,5 +1,7 @@
 """The words of execution: what is to be done, what was tried, what came of it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -7,13 +9,17 @@ from msgspec import Struct
 from llmr.core.body import Body
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
+from llmr.core.sse import EVENT_LIMIT
 from llmr.errors import ApiError
+
+NONE_OF_THEM: Mapping[str, float] = MappingProxyType({})
 
 
 class Limits(Struct, frozen=True):
     """Bounds of one request, in seconds. `first_event_s` None: worked out per model.
 
-    `continuation` is restart, prefill or never: how a cut stream may be continued.
+    `continuation` is restart, prefill or never: how a cut stream may be continued. `event_bytes` is
+    the largest event of a stream; `strict_events`: one that cannot be read ends the answer.
     """
 
     attempts: int = 3
@@ -23,6 +29,15 @@ class Limits(Struct, frozen=True):
     total_s: float = 600.0
     retry_after_wait_s: float = 3.0
     continuation: str = "restart"
+    event_bytes: int = EVENT_LIMIT
+    strict_events: bool = False
+    first_event_by_model: Mapping[str, float] = NONE_OF_THEM
+
+    def first_event_of(self, model: str) -> float | None:
+        """The configured limit on the first event of a model, if there is one."""
+        if self.first_event_by_model:
+            return self.first_event_by_model.get(model, self.first_event_s)
+        return self.first_event_s
 
 
 class Attempt(Struct):
@@ -63,7 +78,8 @@ class Outcome(Struct):
     """What became of a call. `completion` is the whole answer where it was asked or kept.
 
     `model` is the target that answered, or finished the answer. `continued`: another target had
-    begun it. `cooled`: the health of some target changed.
+    begun it. `cooled`: the health of some target changed. `degraded` counts events that could not
+    be read, `ignored` those that came after the end.
     """
 
     attempts: list[Attempt]
@@ -80,13 +96,14 @@ class Outcome(Struct):
     ttft_s: float | None = None
     upstream_s: float = 0.0
     degraded: int = 0
+    ignored: int = 0
 
 
 class Sink(Protocol):
-    """Where a streamed answer goes."""
+    """Where a streamed answer goes. One that has no room for more pauses the run."""
 
-    async def begin(self, outcome: Outcome) -> None:
+    def begin(self, outcome: Outcome) -> None:
         """The commit point: the answer of `outcome.model` starts."""
 
-    async def write(self, data: bytes) -> None:
-        """Some of its bytes. Returns when the caller has room for more."""
+    def write(self, data: bytes) -> None:
+        """Some of its bytes."""

@@ -9,16 +9,22 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
-from llmr.errors import ApiError
+from llmr.errors import ApiError, internal
 from llmr.gateway import Gateway
 from llmr.observe.prometheus import Prometheus
 from llmr.server.calls import MOST, Calls
+from llmr.server.direct import closes
 from llmr.server.fields import fields, must_be_json
-from llmr.server.hot import HOT, JSON, handle, refuse, request_id
+from llmr.server.hot import HOT, HotCall, refuse, request_id
 from llmr.server.protocol import Wire
-from llmr.server.responder import AsgiResponder, Message, Receive, Send
+from llmr.server.responder import (
+    AsgiResponder,
+    CallerLeft,
+    Message,
+    Receive,
+    Responder,
+    Send,
+)
 from llmr.server.serving import Serving
 
 log = logging.getLogger("llmr.server")
@@ -26,7 +32,6 @@ log = logging.getLogger("llmr.server")
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 FIRST_LOOK_S = 2.0
 PROBES = ("/livez", "/readyz")
-CLOSING = ("draining", "invalid_http", "doubled_header")
 
 
 class Application:
@@ -75,33 +80,30 @@ class Application:
         responder = AsgiResponder(receive, send)
         given = None
         serving = self.serving
+        serving.enter()
         try:
-            with serving:
-                headers = fields(scope["headers"])
-                given = headers.get("x-request-id")
-                tenant = serving.access.tenant(scope["path"], headers)
-                surface = HOT.get(scope["path"]) if scope["method"] == "POST" else None
-                if surface is not None:
-                    await self._hot(scope, serving, surface, tenant, headers, responder, received)
-                elif scope["path"] in PROBES and scope["method"] in ("GET", "HEAD"):
-                    await self._probe(scope["path"], responder, request_id(given))
-                else:
-                    await self._other(scope, serving, tenant, headers, responder, receive)
+            headers = fields(scope["headers"])
+            given = headers.get("x-request-id")
+            tenant = serving.access.tenant(scope["path"], headers)
+            surface = HOT.get(scope["path"]) if scope["method"] == "POST" else None
+            if surface is not None:
+                await self._hot(scope, serving, surface, tenant, headers, responder, received)
+            elif scope["path"] in PROBES and scope["method"] in ("GET", "HEAD"):
+                self.probe(scope["path"], responder, request_id(given))
+            else:
+                await self._other(scope, serving, tenant, headers, responder, receive)
         except ApiError as error:
-            await refuse(responder, error, request_id(given), close=_closes(error, scope))
-        except asyncio.CancelledError:
-            if responder.ended is not None:
-                await _end(responder, responder.ended, request_id(given))
-            elif not responder.closed:
-                raise
+            refuse(responder, error, request_id(given), close=closes(error, scope.get("llmr.wire")))
+        except CallerLeft:
+            return
         except Exception:
             log.exception("a request failed inside the router")
             if responder.started:
                 raise
-            own = ApiError(500, "internal_error", "The router failed; its log says where.")
-            await refuse(responder, own, request_id(given))
+            refuse(responder, internal(), request_id(given))
         finally:
-            responder.unwatch()
+            serving.leave()
+        await responder.flush()
 
     async def _hot(
         self,
@@ -118,18 +120,17 @@ class Application:
         must_be_json(headers)
         body = await responder.body(headers, serving.body_limit)
         self.calls.admit(crowded)  # reading may have taken long, and holds no slot
-        with self.calls.running(responder):
-            responder.watch()
-            await handle(serving.gateway, surface, tenant, headers, body, responder, received)
+        name = request_id(headers.get("x-request-id"))
+        call = HotCall(self.calls, serving, surface, name, responder)
+        call.answer(body, headers, tenant, received)
+        await responder.relay(call)
 
-    async def _probe(self, path: str, responder: AsgiResponder, name: str) -> None:
+    def probe(self, path: str, responder: Responder, name: str) -> None:
         """Answered here, so that it needs no thread, no import and no descriptor."""
         draining = path == "/readyz" and (self.calls.draining or self.gateway.draining)
         body = b'{"status":"draining"}' if draining else b'{"status":"ok"}'
-        length = (b"content-length", b"%d" % len(body))
-        identity = (b"x-request-id", name.encode())
-        await responder.start(503 if draining else 200, [JSON, length, identity])
-        await responder.end(body)
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+        responder.whole(503 if draining else 200, lines % (len(body), name.encode()), body)
 
     async def _other(
         self,
@@ -185,24 +186,6 @@ class Application:
         await receive()
         await self.gateway.close()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _closes(error: ApiError, scope: Any) -> bool:
-    """Whether a refusal ends the connection. With a body on its way, the protocol sees to that."""
-    wire = scope.get("llmr.wire")
-    if wire is not None and wire.unread:
-        return False
-    if error.code == "overloaded":
-        return wire is not None and bool(wire.crowded)
-    return error.code in CLOSING
-
-
-async def _end(responder: AsgiResponder, error: ApiError, name: str) -> None:
-    """End a request with an error, in-band where its stream has begun."""
-    if not responder.started:
-        await refuse(responder, error, name, close=True)
-    elif responder.streams:
-        await responder.end(b"data: %s\n\n" % msgspec.json.encode(error.body()))
 
 
 def _build_rest(application: Application) -> App:

@@ -1,15 +1,18 @@
 """The requests being answered: how many there may be, and how they end when the process does."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 from llmr.errors import ApiError
-from llmr.server.responder import AsgiResponder
 
 MOST = 4096
+
+
+class Running(Protocol):
+    """A request being answered."""
+
+    def stop(self, error: ApiError) -> None:
+        """End it now, with an error where its answer has not begun or is a stream."""
 
 
 class Calls:
@@ -17,7 +20,7 @@ class Calls:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._running: dict[AsgiResponder, asyncio.Task[Any]] = {}
+        self._running: set[Running] = set()
         self.draining = False
         self.refused: Counter[str] = Counter()
 
@@ -36,23 +39,18 @@ class Calls:
             self.refused[error.code] += 1
             raise error
 
-    @contextmanager
-    def running(self, responder: AsgiResponder) -> Iterator[None]:
-        """The running task answers a request for as long as this lasts."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[responder] = task
-        try:
-            yield
-        finally:
-            del self._running[responder]
+    def begun(self, call: Running) -> None:
+        self._running.add(call)
 
-    def end(self) -> list[asyncio.Task[Any]]:
-        """End every request now, with an error where its answer has not begun or is a stream."""
-        for responder, task in self._running.items():
-            responder.ended = _ending("The router shut down before the answer was whole.")
-            task.cancel(responder.ended)
-        return list(self._running.values())
+    def over(self, call: Running) -> None:
+        self._running.discard(call)
+
+    def end(self) -> int:
+        """End every request now; how many there were."""
+        running = list(self._running)
+        for call in running:
+            call.stop(_ending("The router shut down before the answer was whole."))
+        return len(running)
 
 
 def _ending(text: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""The hot routes: chat completions on /v1 and /route, from bytes to bytes.
+"""The hot routes: chat completions on /v1 and /route, from bytes to bytes, by plain calls.
 
 Written against `Responder`, so that whatever carries the bytes can be exchanged.
 """
@@ -11,21 +11,21 @@ from collections.abc import Mapping
 
 import msgspec
 
-from llmr.core.body import Body
-from llmr.errors import ApiError
-from llmr.gateway import Gateway
+from llmr.answering import Answering
+from llmr.errors import ApiError, error_event
 from llmr.native import native
-from llmr.server.responder import Headers, Responder
+from llmr.server.calls import Calls
+from llmr.server.responder import Responder
+from llmr.server.serving import Serving
 from llmr.ticket import Ticket
 
 HOT = {"/v1/chat/completions": "v1", "/route": "route"}
-JSON = (b"content-type", b"application/json")
 SSE = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
+    b"content-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 )
 _ID = re.compile(r"[\w.:-]{1,128}\Z", re.ASCII)
+_UNSAFE = re.compile(rb"[^\x20-\x7e]")
 _boot = secrets.token_hex(5)
 _count = itertools.count(1)
 _encode = msgspec.json.encode
@@ -38,54 +38,113 @@ def request_id(given: str | None) -> str:
     return f"req-{_boot}-{next(_count):x}"
 
 
-class HttpSink:
-    """Gives an answer to a `Responder`, with the headers of CONTRACT §4.2."""
+class HotCall:
+    """One request of a hot route, and the sink of its answer, with the headers of CONTRACT §4.2."""
 
-    __slots__ = ("_id", "_native", "_responder", "_wall")
+    __slots__ = (
+        "_answering",
+        "_calls",
+        "_name",
+        "_over",
+        "_responder",
+        "_serving",
+        "_streams",
+        "_surface",
+        "_wall",
+    )
 
-    def __init__(self, responder: Responder, request: str, native: bool, wall: float) -> None:
+    def __init__(
+        self, calls: Calls, serving: Serving, surface: str, name: str, responder: Responder
+    ) -> None:
+        """`name` is the request's id."""
+        self._calls = calls
+        self._serving = serving
+        self._surface = surface
+        self._name = name
         self._responder = responder
-        self._id = request
-        self._native = native
-        self._wall = wall
+        self._answering: Answering | None = None
+        self._wall = 0.0
+        self._streams = False
+        self._over = False
 
-    async def begin(self, ticket: Ticket) -> None:
-        await self._responder.start(200, [*SSE, *described(ticket, self._id)])
+    def answer(
+        self, body: bytes, headers: Mapping[str, str], tenant: bytes, received: float
+    ) -> None:
+        """Answer it, now or later."""
+        gateway = self._serving.enter()
+        self._calls.begun(self)
+        ticket = Ticket(self._surface, tenant, received)
+        if self._surface == "route":
+            self._wall = time.time()
+        self._answering = Answering(gateway, ticket, self)
+        self._answering.start(body, headers)
 
-    async def write(self, data: bytes) -> None:
-        await self._responder.write(data)
+    # --- for the surface ---
 
-    async def whole(self, ticket: Ticket, completion: bytes) -> None:
-        body = native(ticket, completion, self._wall) if self._native else completion
-        length = (b"content-length", b"%d" % len(body))
-        await self._responder.start(200, [JSON, length, *described(ticket, self._id)])
-        await self._responder.end(body)
+    def pause(self) -> None:
+        """The caller is behind."""
+        if self._answering is not None:
+            self._answering.pause()
+
+    def resume(self) -> None:
+        """The caller has caught up."""
+        if self._answering is not None:
+            self._answering.resume()
+
+    def leave(self) -> None:
+        """The caller has gone."""
+        if not self._over:
+            if self._answering is not None:
+                self._answering.cancel()
+            self._done()
+
+    def stop(self, error: ApiError) -> None:
+        """The server ends it, in-band where its stream has begun."""
+        if self._over:
+            return
+        if self._answering is not None:
+            self._answering.cancel(error)
+        if not self._responder.started:
+            refuse(self._responder, error, self._name, close=True)
+        elif self._streams:
+            self._responder.write(error_event(error))
+            self._responder.end()
+        self._done()
+
+    # --- AnswerSink ---
+
+    def begin(self, ticket: Ticket) -> None:
+        self._streams = True
+        self._responder.start(SSE + described(ticket, self._name))
+
+    def write(self, data: bytes) -> None:
+        self._responder.write(data)
+
+    def whole(self, ticket: Ticket, completion: bytes) -> None:
+        body = completion
+        if self._surface == "route":
+            body = native(ticket, completion, self._wall)
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\n%b" % (
+            len(body),
+            described(ticket, self._name),
+        )
+        self._responder.whole(200, fields, body)
+
+    def end(self, ticket: Ticket, error: ApiError | None) -> None:
+        if error is not None:
+            if not self._responder.started:
+                refuse(self._responder, error, self._name, ticket)
+        elif self._streams:
+            self._responder.end()
+        self._done()
+
+    def _done(self) -> None:
+        self._over = True
+        self._calls.over(self)
+        self._serving.leave()
 
 
-async def handle(
-    gateway: Gateway,
-    surface: str,
-    tenant: bytes,
-    headers: Mapping[str, str],
-    body: bytes,
-    responder: Responder,
-    received: float,
-) -> None:
-    """Answer one request; every error before the answer begins becomes an error object."""
-    name = request_id(headers.get("x-request-id"))
-    ticket = Ticket(surface, tenant, received)
-    sink = HttpSink(responder, name, surface == "route", time.time())
-    try:
-        await gateway.answer(Body(body), headers, ticket, sink)
-        if responder.started and ticket.decision is not None and ticket.decision.request.stream:
-            await responder.end()
-    except ApiError as error:
-        if responder.started:
-            raise
-        await refuse(responder, error, name, ticket)
-
-
-async def refuse(
+def refuse(
     responder: Responder,
     error: ApiError,
     name: str,
@@ -94,57 +153,63 @@ async def refuse(
     close: bool = False,
 ) -> None:
     """Answer with an error object; `close` says that the connection is not used again."""
-    headers, body = error_answer(error, name, ticket)
+    fields, body = error_answer(error, name, ticket)
     if close:
-        headers.append((b"connection", b"close"))
-    await responder.start(error.status, headers)
-    await responder.end(body)
+        fields += b"connection: close\r\n"
+    responder.whole(error.status, fields, body)
 
 
-def error_answer(error: ApiError, name: str, ticket: Ticket | None = None) -> tuple[Headers, bytes]:
-    """The header fields and the body that tell an error."""
+def error_answer(error: ApiError, name: str, ticket: Ticket | None = None) -> tuple[bytes, bytes]:
+    """The header lines and the body that tell an error."""
     body = _encode(error.body())
-    headers: Headers = [
-        JSON,
-        (b"content-length", b"%d" % len(body)),
-        (b"x-should-retry", b"true" if error.retryable else b"false"),
-    ]
+    fields = b"content-type: application/json\r\ncontent-length: %d\r\nx-should-retry: %b\r\n" % (
+        len(body),
+        b"true" if error.retryable else b"false",
+    )
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s + 0.499))))
+        fields += b"retry-after: %d\r\n" % max(1, round(error.retry_after_s + 0.499))
     if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        fields += b"www-authenticate: Bearer\r\n"
     if ticket is not None:
-        headers += described(ticket, name)
-    else:
-        headers.append((b"x-request-id", name.encode()))
-    return headers, body
+        return fields + described(ticket, name), body
+    return fields + b"x-request-id: %b\r\n" % name.encode(), body
 
 
-def described(ticket: Ticket, name: str) -> Headers:
-    """The headers that say what the router did."""
-    headers: Headers = [(b"x-request-id", name.encode()), (b"x-llmr-cache", ticket.cache.encode())]
-    if ticket.decision_id is not None:
-        headers.append((b"x-llmr-decision-id", ticket.decision_id.encode()))
-    if ticket.model is not None:
-        headers.append((b"x-llmr-model", ticket.model.id.encode("utf-8", "replace")))
+def described(ticket: Ticket, name: str) -> bytes:
+    """The header lines that say what the router did."""
     own = ticket.outcome is not None and ticket.cache not in ("hit", "joined")
     attempts = len(ticket.outcome.attempts) if own and ticket.outcome is not None else 0
-    headers.append((b"x-llmr-attempts", b"%d" % attempts))
+    lines = f"x-request-id: {name}\r\nx-llmr-cache: {ticket.cache}\r\n"
+    if ticket.decision_id is not None:
+        lines += f"x-llmr-decision-id: {ticket.decision_id}\r\n"
+    lines += f"x-llmr-attempts: {attempts}\r\n"
     if ticket.cost_usd is not None:
-        headers.append((b"x-llmr-cost-usd", format(ticket.cost_usd, "f").encode()))
+        lines += f"x-llmr-cost-usd: {ticket.cost_usd:f}\r\n"
     if ticket.cache_age_s is not None:
-        headers.append((b"age", b"%d" % ticket.cache_age_s))
-    headers.append((b"server-timing", timing(ticket)))
-    return headers
+        lines += f"age: {int(ticket.cache_age_s)}\r\n"
+    out = lines.encode()
+    if ticket.model is not None:
+        out += b"x-llmr-model: %b\r\n" % _value(ticket.model.id)
+    return out + b"server-timing: %b\r\n" % timing(ticket)
+
+
+def _value(text: str) -> bytes:
+    """A text as the value of a header field: nothing in it can end the line."""
+    return _UNSAFE.sub(b"?", text.encode())
 
 
 def timing(ticket: Ticket) -> bytes:
     """`Server-Timing`: the router's phases in milliseconds; they add up to `total`."""
     now = time.monotonic()
+    begun = ticket.received
     decided = ticket.decided or now
     sent = ticket.sent or now
-    parts = [("decide", decided - ticket.received), ("prepare", sent - decided)]
-    if ticket.sent is not None:
-        parts.append(("upstream", now - sent))
-    parts.append(("total", now - ticket.received))
-    return ", ".join(f"{word};dur={seconds * 1000:.3f}" for word, seconds in parts).encode()
+    if ticket.sent is None:
+        text = b"decide;dur=%.3f, prepare;dur=%.3f, total;dur=%.3f"
+        return text % ((decided - begun) * 1e3, (sent - decided) * 1e3, (now - begun) * 1e3)
+    return b"decide;dur=%.3f, prepare;dur=%.3f, upstream;dur=%.3f, total;dur=%.3f" % (
+        (decided - begun) * 1e3,
+        (sent - decided) * 1e3,
+        (now - sent) * 1e3,
+        (now - begun) * 1e3,
+    )

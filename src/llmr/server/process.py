@@ -23,7 +23,6 @@ log = logging.getLogger("llmr.server")
 
 DRAIN_S = 30.0  # streams in flight may go on so long
 GRACE_S = 0.2  # for so long at least the listener shows that the process ends
-END_S = 1.0  # what is ended at the drain limit may take so long to say so
 LOOK_S = 0.02
 STDIN = 0
 MOST_DESCRIPTORS = 65_536
@@ -62,9 +61,9 @@ class Server(uvicorn.Server):
             if passed >= DRAIN_S or (passed >= GRACE_S and not calls):
                 break
             await asyncio.sleep(LOOK_S)
-        if tasks := calls.end():
-            log.warning("the drain is over: %d requests are ended", len(tasks))
-            await asyncio.wait(tasks, timeout=END_S)
+        if ended := calls.end():
+            log.warning("the drain is over: %d requests are ended", ended)
+            await asyncio.sleep(LOOK_S)  # for what they were told to be sent
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self.should_exit:

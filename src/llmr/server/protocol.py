@@ -6,6 +6,7 @@ application. Timers exist only while something is late: a request that comes in 
 """
 
 import asyncio
+import typing
 from typing import Any, Final
 
 import httptools
@@ -15,7 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llmr.errors import ApiError
-from llmr.server.hot import error_answer, request_id
+from llmr.server.direct import Application, Cycle, Known
+from llmr.server.hot import HOT, error_answer, request_id
 
 HEAD_BYTES: Final = 64 * 1024
 HEAD_FIELDS: Final = 200
@@ -26,6 +28,7 @@ SPARE: Final = 8  # descriptors kept free
 CROWDED_S: Final = 1.0  # for a head, where descriptors are short
 
 IDLE, HEAD, BODY = range(3)
+HOT_URLS: Final = {path.encode(): (path, surface) for path, surface in HOT.items()}
 
 
 class Wire(msgspec.Struct):
@@ -39,6 +42,14 @@ class Wire(msgspec.Struct):
     body_s: float = 30.0
     write_s: float = 45.0
     descriptors: int = 1 << 30
+    dated: Any = None  # the fields of every answer, and the same as lines
+    date: bytes = b""
+
+
+class Served(Application, typing.Protocol):
+    """What is served, and how long its callers may take."""
+
+    wire: Wire
 
 
 class Protocol(HttpToolsProtocol):
@@ -46,14 +57,17 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(
         self,
-        wire: Wire,
+        application: Served,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._wire = wire
+        self.application = application
+        self.known: Known | None = None
+        self._turn: Cycle | None = None  # the newest that did not wait for another
+        self._wire = application.wire
         self._part = IDLE
         self._chunk = self._size = self._held = self._got = 0
         self._since = 0.0
@@ -68,6 +82,14 @@ class Protocol(HttpToolsProtocol):
     def unread(self) -> bool:
         """Whether the body of the request is still on its way."""
         return self._part == BODY
+
+    def date(self) -> bytes:
+        """The header lines that every answer has."""
+        fields, wire = self.server_state.default_headers, self._wire
+        if fields is not wire.dated:
+            wire.dated = fields
+            wire.date = b"".join(b"%b: %b\r\n" % field for field in fields)
+        return wire.date
 
     # --- the connection ---
 
@@ -96,7 +118,10 @@ class Protocol(HttpToolsProtocol):
         self._clear()
         if self._stalled is not None:
             self._stalled.cancel()
+        cycle: Any = self.cycle
         super().connection_lost(exc)
+        if type(cycle) is Cycle and not cycle.response_complete:
+            cycle.gone()
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
@@ -118,6 +143,8 @@ class Protocol(HttpToolsProtocol):
             return
         self._chunk = len(data)
         super().data_received(data)
+        if self._turn is not None:
+            self._turn.go_on()
         if self._lingering or self.transport.is_closing():
             return
         if self._part == IDLE:
@@ -150,22 +177,63 @@ class Protocol(HttpToolsProtocol):
         if self._part != HEAD:
             return  # trailers: the request has been judged without them
         self._grow(len(name) + len(value))
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._part = BODY
         self._held = -self._chunk
         self._clear()
-        super().on_headers_complete()
+        surface = HOT_URLS.get(self.url)
+        if surface is None or not self._plain():
+            super().on_headers_complete()
+            return
+        length = 0
+        for place, (name, value) in enumerate(self.headers):
+            if name == b"content-length":
+                length = int(value)
+                del self.headers[place]
+                break
+        keep = self.parser.should_keep_alive()
+        before: Any = self.cycle
+        cycle = Cycle(self, *surface, self.headers, length, keep)
+        self.cycle = cycle  # type: ignore[assignment]
+        if before is None or before.response_complete:
+            self._turn = cycle
+            cycle.open()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+
+    def _plain(self) -> bool:
+        """Whether nothing in the head needs more than the hot path knows."""
+        parser = self.parser
+        return (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            and all(name != b"content-encoding" for name, _ in self.headers)
+        )
 
     def on_body(self, body: bytes) -> None:
         self._got += len(body)
-        super().on_body(body)
+        cycle: Any = self.cycle
+        if type(cycle) is not Cycle:
+            super().on_body(body)
+        elif not cycle.response_complete:
+            cycle.take(body)
 
     def on_message_complete(self) -> None:
         self._part = IDLE
         self._clear()
-        super().on_message_complete()
+        cycle: Any = self.cycle
+        if type(cycle) is not Cycle:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.complete()
 
     def _grow(self, size: int) -> None:
         self._size += size
@@ -195,12 +263,18 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch()
+        cycle: Any = self.cycle
+        if type(cycle) is Cycle:
+            cycle.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        cycle: Any = self.cycle
+        if type(cycle) is Cycle:
+            cycle.resume()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -235,15 +309,19 @@ class Protocol(HttpToolsProtocol):
         """Answer in the place of the application, and close."""
         self._clear()
         if self._answering():
-            if self._part != BODY or self.cycle.response_started:
+            cycle: Any = self.cycle
+            own = type(cycle) is Cycle
+            if self._part != BODY or (cycle.started if own else cycle.response_started):
                 self.transport.abort()  # another answer is under way: this one has no place
                 return
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            if own:
+                cycle.gone()
+            else:
+                cycle.disconnected = True
+                cycle.message_event.set()
         headers, body = error_answer(error, request_id(None))
-        fields = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
-        lines = b"".join(b"%s: %s\r\n" % field for field in fields)
-        self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
+        head = STATUS_LINE[error.status] + self.date() + headers + b"connection: close\r\n\r\n"
+        self.transport.write(head + body)
         self._linger()
 
     def _linger(self) -> None:

@@ -12,34 +12,51 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+AHEAD_BYTES = 256 * 1024  # of a stream, given and not yet sent on
+
 
 class Responder(Protocol):
-    """Where an answer goes: head, pieces, end. `closed` says that nobody listens any more."""
+    """Where an answer goes. `fields` are whole header lines."""
 
     started: bool
-    closed: bool
 
-    async def start(self, status: int, headers: Headers) -> None: ...
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        """An answer in one piece."""
 
-    async def write(self, data: bytes) -> None: ...
+    def start(self, fields: bytes) -> None:
+        """A stream begins, with status 200."""
 
-    async def end(self, data: bytes = b"") -> None: ...
+    def write(self, data: bytes) -> None:
+        """Some of its bytes."""
+
+    def end(self) -> None:
+        """It ends."""
+
+
+class Flow(Protocol):
+    """Who gives the answer."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def leave(self) -> None: ...
 
 
 class AsgiResponder:
-    """Answers through ASGI's `send`, and watches `receive` for the caller leaving."""
+    """Collects an answer, and hands it to ASGI's `send` at the caller's pace."""
 
-    __slots__ = ("_receive", "_send", "_task", "_watch", "closed", "ended", "started", "streams")
+    __slots__ = ("_ended", "_flow", "_pending", "_receive", "_send", "_size", "_wake", "started")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._task: asyncio.Task[Any] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._pending: list[Message] = []
+        self._size = 0
+        self._ended = False
+        self._flow: Flow | None = None
+        self._wake = asyncio.Event()
         self.started = False
-        self.streams = False
-        self.closed = False
-        self.ended: ApiError | None = None  # why the router itself ends the request
 
     async def body(self, headers: Mapping[str, str], limit: int) -> bytes:
         """The whole request body; a 413 as soon as it is known to exceed `limit` bytes.
@@ -54,8 +71,7 @@ class AsgiResponder:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.closed = True
-                raise asyncio.CancelledError
+                raise CallerLeft
             if piece := message.get("body", b""):
                 for part in (piece,) if coder is None else coder.feed(piece):
                     pieces.append(part)
@@ -69,26 +85,33 @@ class AsgiResponder:
                     coder.end()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def watch(self) -> None:
-        """From now on the running task is cancelled when the caller leaves."""
-        self._task = asyncio.current_task()
-        self._watch = asyncio.get_running_loop().create_task(self._listen())
+    async def relay(self, flow: Flow) -> None:
+        """Send what comes until it ends, or the caller leaves."""
+        self._flow = flow
+        listening = asyncio.get_running_loop().create_task(self._listen(flow))
+        try:
+            while not self._ended or self._pending:
+                if not self._pending:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self.flush()
+                flow.resume()
+        finally:
+            listening.cancel()
+            flow.leave()
 
-    def unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+    async def flush(self) -> None:
+        """Send what there is."""
+        pending, self._pending, self._size = self._pending, [], 0
+        for message in pending:
+            await self._send(message)
 
-    async def _listen(self) -> None:
+    async def _listen(self, flow: Flow) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.closed = True
-        if self._task is not None:
-            self._task.cancel()
-
-    async def start(self, status: int, headers: Headers) -> None:
-        self.started = True
-        self.streams = headers[0][1].startswith(b"text/event-stream")
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        flow.leave()
+        self._ended = True
+        self._wake.set()
 
     async def pass_on(self, message: Message, name: str) -> None:
         """Send a message of an application that speaks ASGI itself, under the request's name."""
@@ -99,12 +122,45 @@ class AsgiResponder:
                 message["headers"] = [*fields, (b"x-request-id", name.encode())]
         await self._send(message)
 
-    async def write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    # --- Responder ---
 
-    async def end(self, data: bytes = b"") -> None:
-        self.unwatch()
-        await self._send({"type": "http.response.body", "body": data})
+    def whole(self, status: int, fields: bytes, body: bytes) -> None:
+        self._begin(status, fields)
+        self._last(body)
+
+    def start(self, fields: bytes) -> None:
+        self._begin(200, fields)
+
+    def write(self, data: bytes) -> None:
+        self._pending.append({"type": "http.response.body", "body": data, "more_body": True})
+        self._size += len(data)
+        if self._size > AHEAD_BYTES and self._flow is not None:
+            self._flow.pause()
+        self._wake.set()
+
+    def end(self) -> None:
+        self._last(b"")
+
+    def _begin(self, status: int, fields: bytes) -> None:
+        self.started = True
+        headers = split(fields)
+        self._pending.append({"type": "http.response.start", "status": status, "headers": headers})
+        self._wake.set()
+
+    def _last(self, body: bytes) -> None:
+        self._pending.append({"type": "http.response.body", "body": body})
+        self._ended = True
+        self._wake.set()
+
+
+class CallerLeft(Exception):  # noqa: N818 - says what happened, and is never shown
+    """Nobody waits for an answer any more."""
+
+
+def split(fields: bytes) -> Headers:
+    """Header lines as pairs."""
+    pairs = (line.partition(b": ") for line in fields.split(b"\r\n") if line)
+    return [(name, value) for name, _, value in pairs]
 
 
 def too_large(limit: int) -> ApiError:

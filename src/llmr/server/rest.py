@@ -18,7 +18,7 @@ from llmr.gateway import Gateway
 from llmr.listing import model_rows
 from llmr.server import schemas
 from llmr.server.hot import error_answer, request_id
-from llmr.server.responder import Receive, Send
+from llmr.server.responder import Receive, Send, split
 
 DESCRIPTION = """\
 An OpenAI-compatible router. `model: "auto"` picks the best model for each request by priority;
@@ -80,7 +80,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
         fields, body = error_answer(error, request_id(request.headers.get("x-request-id")))
-        headers = {name.decode(): value.decode() for name, value in fields}
+        headers = {name.decode(): value.decode() for name, value in split(fields)}
         return Response(body, error.status, headers)
 
     @app.exception_handler(HTTPException)

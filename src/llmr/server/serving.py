@@ -7,9 +7,10 @@ from llmr.server.access import Access
 
 
 class Serving:
-    """A gateway with what the server derives from its configuration. Entered by each request.
+    """A gateway with what the server derives from its configuration.
 
-    A request keeps the one it began with, so that no two configurations meet in it.
+    A request keeps the one it began with, from `enter` to `leave`, so that no two configurations
+    meet in it.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -20,10 +21,11 @@ class Serving:
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> None:
+    def enter(self) -> Gateway:
         self._users += 1
+        return self.gateway
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self._users -= 1
         self._close_if_unused()
 

@@ -29,10 +29,6 @@ KINDS = (
 )
 
 
-class ReadTimeout(Exception):  # noqa: N818 - says what happened, and is never shown
-    """Nothing came until the instant given to `read`."""
-
-
 class Send(Struct, frozen=True):
     """One request to an upstream. `path` follows its base URL; `body` is sent as it is."""
 
@@ -42,20 +38,45 @@ class Send(Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Response(Protocol):
-    """An answer whose head has arrived. Whoever holds it must read it to its end or close it."""
+class Receiver(Protocol):
+    """Who an answer is for. The loop calls it, never `start` itself.
 
-    status: int
-    headers: Mapping[str, str]
+    `head` comes once, then `data`; `ended` or `failed` comes once and is the last.
+    """
 
-    async def read(self, until: float) -> bytes:
-        """The next bytes of the body, b"" at its end.
+    def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        """The status, and the fields by their names in lower case."""
 
-        Raises `ReadTimeout` at the loop time `until`, `TransportError` where the body breaks off.
-        """
+    def data(self, data: bytes) -> None:
+        """Some bytes of the body."""
+
+    def ended(self) -> None:
+        """The body is whole."""
+
+    def failed(self, error: TransportError) -> None:
+        """Nothing more will come. What came before is good as far as it goes."""
+
+
+class Line(Protocol):
+    """A request on its way, in the hands of whoever takes the answer."""
+
+    def pause(self) -> None:
+        """Read no more of the answer, beyond what has been read."""
+
+    def resume(self) -> None:
+        """Go on reading."""
 
     def close(self) -> None:
-        """Give the answer up. Closes the connection unless the body was read whole. Idempotent."""
+        """Give the answer up; the receiver hears nothing more. Idempotent, and late no harm.
+
+        Closes the connection unless the body came to its end.
+        """
+
+    def leave(self, seconds: float) -> None:
+        """The rest of the body does not matter: let its end come, for so long.
+
+        After it the connection can be used again; any byte before it closes the connection.
+        """
 
 
 class Upstream(Protocol):
@@ -63,11 +84,8 @@ class Upstream(Protocol):
 
     name: str
 
-    async def send(self, request: Send, *, connect_until: float, until: float) -> Response:
-        """Send, and wait for the head of the answer.
-
-        Raises `TransportError`, or `ReadTimeout` where the head has not come at loop time `until`.
-        """
+    def start(self, request: Send, receiver: Receiver, connect_s: float) -> Line:
+        """Send, on a connection that has to be open within `connect_s` seconds."""
 
     async def close(self) -> None:
         """Close every connection."""

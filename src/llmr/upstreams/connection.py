@@ -7,13 +7,13 @@ import httptools
 
 from llmr.upstreams.base import TransportError
 from llmr.upstreams.decode import CODINGS, Decoder
-from llmr.upstreams.exchange import Exchange, expire
+from llmr.upstreams.exchange import Exchange
 
 HEAD_LIMIT = 64 * 1024  # of a head, and of framing without a byte of body
 FIELD_LIMIT = 200
 INTERIM_LIMIT = 8  # 1xx answers before the real one
 JOIN_LIMIT = 64 * 1024  # head and body go out in one piece up to this size
-PIECE = 256 * 1024  # of larger ones, so much at a time
+PIECE = 1024 * 1024  # of larger ones, so much at a time
 
 
 class Owner(Protocol):
@@ -30,7 +30,38 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Belongs to its owner while idle, and to its exchange otherwise."""
+    """Belongs to its owner while idle, and to its exchange otherwise.
+
+    What the parser finds in a read is handed on when all of the read is understood, so that no
+    receiver runs inside the parser.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_bodiless",
+        "_broken",
+        "_decoder",
+        "_done",
+        "_dry",
+        "_field_count",
+        "_fields",
+        "_framed",
+        "_head_size",
+        "_heard",
+        "_interim",
+        "_keep",
+        "_owner",
+        "_parser",
+        "_pieces",
+        "_read_paused",
+        "_status",
+        "_unsent",
+        "_write_paused",
+        "exchange",
+        "idle_since",
+        "reused",
+        "transport",
+    )
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -38,52 +69,42 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
         self.reused = False
-        self._parser: Any = None
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
-        self._dry = 0  # bytes since the last that said something
-        self._interim = 0
-        self._heard = False
-        self._bodiless = False
-        self._done = False  # the answer is complete, as far as its framing goes
-        self._keep = False
-        self._unsent = False
-        self._broken: TransportError | None = None
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._read_paused = False
         self._write_paused = False
-        self._writer: asyncio.Future[None] | None = None
+        self._clear(False)
+
+    def _clear(self, bodiless: bool) -> None:
+        self._fields: dict[bytes, bytes] = {}
+        self._pieces: list[bytes] = []
+        self._decoder: Decoder | None = None
+        self._broken: TransportError | None = None
+        self._field_count = self._head_size = self._dry = self._interim = self._status = 0
+        self._heard = False
+        self._begun = False  # the head is complete
+        self._framed = False  # its body does not end with the connection
+        self._done = False  # the answer is complete, as far as its framing goes
+        self._keep = False
+        self._bodiless = bodiless
+        self._unsent: memoryview | None = None
 
     # --- for the owner and the exchange ---
 
-    def start(self, head: bytes, body: bytes, bodiless: bool = False) -> Exchange:
-        """Send a request. A body over `JOIN_LIMIT` is left to `write`. `bodiless`: it is a HEAD."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._fields = []
-        self._head_size = self._dry = self._interim = 0
-        self._heard = self._done = self._keep = False
-        self._bodiless = bodiless
-        self._broken = None
-        exchange = self.exchange = Exchange(self)
+    def start(self, exchange: Exchange, head: bytes, body: bytes, bodiless: bool) -> None:
+        """Send a request. `bodiless`: it is a HEAD."""
+        self._clear(bodiless)
+        self.exchange = exchange
         if len(body) <= JOIN_LIMIT:
             self.transport.write(head + body)
         else:
-            self._unsent = True
             self.transport.write(head)
-        return exchange
+            self._unsent = memoryview(body)
+            self._send_on()
 
-    async def write(self, body: bytes, exchange: Exchange, until: float) -> None:
-        """Send a large body no faster than the peer takes it; an answer that comes early ends it.
-
-        Raises `ReadTimeout` at the loop time `until`.
-        """
-        view = memoryview(body)
-        for start in range(0, len(view), PIECE):
-            while self._write_paused and not (exchange.head_ready or exchange.over):
-                await self._room(until)
-            if exchange.head_ready or exchange.over:
-                return  # the peer has made up its mind: what is left is not for it
-            self.transport.write(view[start : start + PIECE])
-        self._unsent = False
+    def pause(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
 
     def resume(self) -> None:
         if self._read_paused:
@@ -102,7 +123,8 @@ class Connection(asyncio.Protocol):
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             # Bytes nobody asked for poison the connection: the next answer could not be trusted.
             self.transport.abort()
             return
@@ -111,14 +133,31 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(TransportError("protocol", "the upstream asked for a protocol upgrade"))
+            text = "the upstream asked for a protocol upgrade"
+            self._broken = TransportError("protocol", text)
         except httptools.HttpParserError as error:
-            self._fail(self._broken or TransportError("protocol", str(error)[:200]))
-        else:
             if self._done:
-                self._settle()
-            elif self._dry > HEAD_LIMIT:
-                self._fail(_too_large())
+                self._keep = False  # the answer is whole; what follows it is not for anybody
+            else:
+                self._broken = self._broken or TransportError("protocol", str(error)[:200])
+        else:
+            if self._dry > HEAD_LIMIT and not self._done:
+                self._broken = _too_large()
+        self._hand_on(exchange)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Send a large body no faster than the peer takes it, and not past an early answer."""
+        while self._unsent is not None and not (self._write_paused or self._begun):
+            piece, rest = self._unsent[:PIECE], self._unsent[PIECE:]
+            self._unsent = rest if rest else None
+            self.transport.write(piece)
 
     def eof_received(self) -> bool:
         return False
@@ -126,19 +165,56 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
         exchange = self.exchange
-        if exchange is not None and exchange.head_ready and exc is None and self._until_close():
+        if exchange is None:
+            return
+        if exchange.begun and exc is None and not self._framed and self._decoded():
             self.exchange = None
-            _finish(exchange)
+            exchange.finish()
         else:
-            self._fail(self._closed())
-        self._wake_writer()
+            kind = "closed" if self._heard else "reset"
+            text = "the upstream closed the connection before its answer's end"
+            self._fail(exchange, self._broken or TransportError(kind, text))
 
-    def pause_writing(self) -> None:
-        self._write_paused = True
+    def _hand_on(self, exchange: Exchange) -> None:
+        """Tell the exchange what the parser found. Each word may make it give the answer up."""
+        if self._begun and not exchange.begun:
+            exchange.begin(self._status, self._fields)
+        if self._pieces and self.exchange is exchange:
+            pieces, self._pieces = self._pieces, []
+            exchange.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self.exchange is not exchange:
+            return
+        if self._broken is not None or (self._done and not self._decoded()):
+            assert self._broken is not None
+            self._fail(exchange, self._broken)
+        elif self._done:
+            self._settle(exchange)
 
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        self._wake_writer()
+    def _settle(self, exchange: Exchange) -> None:
+        """The answer is complete, and the bytes that brought it are read."""
+        self.exchange = None
+        self.resume()
+        # Where the peer did not wait for the whole request, what is left of it is in the way.
+        sent = self._unsent is None and not self.transport.get_write_buffer_size()
+        if self._keep and sent:
+            self._owner.give_back(self)
+        else:
+            self.transport.abort()
+        exchange.finish()
+
+    def _fail(self, exchange: Exchange, error: TransportError) -> None:
+        self.exchange = None
+        self.transport.abort()
+        exchange.fail(error)
+
+    def _decoded(self) -> bool:
+        """The body is at its end as framed; False where it is not at its end as encoded."""
+        if self._decoder is not None:
+            try:
+                self._decoder.finish()
+            except TransportError as error:
+                self._broken = error
+        return self._broken is None
 
     # --- httptools ---
 
@@ -148,65 +224,58 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_size += len(name) + len(value)
-        if self._head_size > HEAD_LIMIT or len(self._fields) >= FIELD_LIMIT:
+        self._field_count += 1
+        if self._head_size > HEAD_LIMIT or self._field_count > FIELD_LIMIT:
             self._refuse(_too_large())
-        exchange = self.exchange
-        if exchange is not None and not exchange.head_ready:  # else a trailer, which nobody reads
-            self._fields.append((name, value))
+        if not self._begun:  # else a trailer, which nobody reads
+            self._fields[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        exchange = self.exchange
-        if exchange is None:
+        if self._done:
             return
         status = self._parser.get_status_code()
         if status < 200:
-            self._fields = []
+            self._fields = {}
             self._interim += 1
             if self._interim > INTERIM_LIMIT:
                 self._refuse(TransportError("protocol", "the upstream's answer never begins"))
             return
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._fields
-        }
-        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
+        fields = self._fields
+        coding = fields.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
             self._refuse(TransportError("protocol", "a transfer coding nobody asked for"))
-        coding = headers.pop("content-encoding", None)
-        exchange.begin(status, headers)
-        if self._writer is not None:
-            self._wake_writer()
-        if coding is not None and not self._bodiless:
-            self._decode(exchange, coding.strip().lower(), headers)
+        self._status = status
+        self._framed = coding is not None or b"content-length" in fields
+        self._begun = True
         if self._bodiless:
-            self._end(exchange, keep=False)
+            self._done = True
+        elif (encoding := fields.pop(b"content-encoding", None)) is not None:
+            self._decode(encoding.strip().lower())
 
     def on_body(self, body: bytes) -> None:
         self._dry = 0
-        exchange = self.exchange
-        if exchange is None:
+        if self._done:
             return
-        if exchange.decoder is not None:
+        if self._decoder is not None:
             try:
-                body = exchange.decoder.feed(body)
+                body = self._decoder.feed(body)
             except TransportError as error:
                 self._refuse(error)
             if not body:
                 return
-        if exchange.feed(body) and not self._read_paused:
-            self._read_paused = True
-            self.transport.pause_reading()
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        exchange = self.exchange
-        if exchange is not None and exchange.head_ready:
-            self._end(exchange, self._parser.should_keep_alive() and not self._unsent)
+        if self._begun and not self._done:
+            self._done = True
+            self._keep = self._parser.should_keep_alive()
 
-    # --- ends ---
-
-    def _decode(self, exchange: Exchange, coding: str, headers: dict[str, str]) -> None:
-        if coding in CODINGS:
-            headers.pop("content-length", None)  # it counts the bytes before decoding
-            exchange.decoder = Decoder(coding)
-        elif coding not in ("", "identity"):
+    def _decode(self, encoding: bytes) -> None:
+        name = encoding.decode("latin-1")
+        if name in CODINGS:
+            self._fields.pop(b"content-length", None)  # it counts the bytes before decoding
+            self._decoder = Decoder(name)
+        elif name not in ("", "identity"):
             # The status is told before the body fails: that of a refusal says enough.
             self._refuse(TransportError("protocol", "an encoding nobody asked for"))
 
@@ -214,67 +283,6 @@ class Connection(asyncio.Protocol):
         """From within the parser: stop it. `data_received` does the rest."""
         self._broken = error
         raise error
-
-    def _end(self, exchange: Exchange, keep: bool) -> None:
-        self.exchange = None
-        self._done = True
-        if exchange.decoder is None:
-            exchange.finish()
-        elif not _finish(exchange):
-            keep = False
-        self._keep = keep
-
-    def _settle(self) -> None:
-        """The answer is complete and the bytes that brought it are read."""
-        if self._read_paused:
-            self.resume()
-        if self._keep:
-            self._owner.give_back(self)
-        else:
-            self.transport.abort()
-
-    def _fail(self, error: TransportError) -> None:
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.fail(error)
-        self.transport.abort()
-
-    def _closed(self) -> TransportError:
-        kind = "closed" if self._heard else "reset"
-        return TransportError(kind, "the upstream closed the connection before its answer's end")
-
-    def _until_close(self) -> bool:
-        """Whether the end of the body is the end of the connection."""
-        names = {name.lower() for name, _ in self._fields}
-        return not names & {b"content-length", b"transfer-encoding"}
-
-    # --- writing ---
-
-    async def _room(self, until: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._writer = loop.create_future()
-        timer = loop.call_at(until, expire, self._writer)
-        try:
-            await self._writer
-        finally:
-            timer.cancel()
-            self._writer = None
-
-    def _wake_writer(self) -> None:
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
-
-
-def _finish(exchange: Exchange) -> bool:
-    """The body is at its end as framed; False where it is not at its end as encoded."""
-    if exchange.decoder is not None:
-        try:
-            exchange.decoder.finish()
-        except TransportError as error:
-            exchange.fail(error)
-            return False
-    exchange.finish()
-    return True
 
 
 def _too_large() -> TransportError:

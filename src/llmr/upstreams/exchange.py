@@ -1,129 +1,187 @@
-"""One answer as it arrives: filled by its connection, read by the executor."""
+"""One request on its way to an origin: onto a connection, and from there to its receiver."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from llmr.upstreams.base import ReadTimeout, TransportError
-from llmr.upstreams.decode import Decoder
-
-HIGH_WATER = 256 * 1024  # bytes read ahead of a slow reader; reading goes on once all are taken
+from llmr.upstreams.base import Receiver, TransportError
 
 
-class Line(Protocol):
+class Wire(Protocol):
     """What an exchange wants of the connection it is on."""
 
+    reused: bool
+
+    def start(self, exchange: "Exchange", head: bytes, body: bytes, bodiless: bool) -> None:
+        """Send a request. `bodiless`: its answer has no body, whatever its head says."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
     def resume(self) -> None:
-        """The reader has caught up."""
+        """Go on reading."""
 
     def give_up(self, exchange: "Exchange") -> None:
         """Nobody wants the rest of the answer."""
 
 
+class Dialing(Protocol):
+    """Who has connections, and opens them."""
+
+    @property
+    def host(self) -> str: ...
+
+    async def connection(self, until: float, fresh: bool) -> Wire:
+        """One that came free meanwhile, unless it must be fresh, or a new one."""
+
+
 class Exchange:
-    """Implements `Response`."""
+    """Implements `Line`. Belongs to its connection from `on` until it is `over`."""
 
     __slots__ = (
-        "_buffer",
-        "_error",
-        "_line",
-        "_size",
-        "_waiter",
-        "complete",
-        "decoder",
-        "head_ready",
-        "headers",
-        "status",
+        "_again",
+        "_begun",
+        "_bodiless",
+        "_body",
+        "_connect_s",
+        "_dialing",
+        "_head",
+        "_leaving",
+        "_origin",
+        "_paused",
+        "_receiver",
+        "_wire",
+        "over",
     )
 
-    def __init__(self, line: Line) -> None:
-        self._line: Line | None = line
-        self._buffer: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: TransportError | None = None
-        self.complete = False
-        self.head_ready = False
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.decoder: Decoder | None = None
+    def __init__(
+        self,
+        origin: Dialing,
+        head: bytes,
+        body: bytes,
+        bodiless: bool,
+        receiver: Receiver,
+        connect_s: float,
+    ) -> None:
+        self._origin = origin
+        self._head = head
+        self._body = body
+        self._bodiless = bodiless
+        self._receiver = receiver
+        self._connect_s = connect_s
+        self._wire: Wire | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._begun = False
+        self._again = False
+        self._paused = False
+        self.over = False
 
-    # --- for the reader ---
+    # --- to a connection ---
 
-    async def wait_head(self, until: float) -> None:
-        while not self.head_ready:
-            if self._error is not None:
-                raise self._error
-            await self._wait(until)
+    def on(self, wire: Wire) -> None:
+        """Send on this connection."""
+        self._wire = wire
+        wire.start(self, self._head, self._body, self._bodiless)
+        if self._paused:
+            wire.pause()
 
-    async def read(self, until: float) -> bytes:
-        while not self._buffer:
-            if self.complete:
-                return b""
-            if self._error is not None:
-                raise self._error
-            await self._wait(until)
-        buffer = self._buffer
-        data = buffer[0] if len(buffer) == 1 else b"".join(buffer)
-        self._buffer = []
-        if self._size > HIGH_WATER and self._line is not None:
-            self._line.resume()
-        self._size = 0
-        return data
+    def dial(self, *, fresh: bool) -> None:
+        """Send on a connection that is still to be had."""
+        self._dialing = asyncio.get_running_loop().create_task(self._dial(fresh))
+
+    async def _dial(self, fresh: bool) -> None:
+        until = asyncio.get_running_loop().time() + self._connect_s
+        try:
+            wire = await self._origin.connection(until, fresh)
+        except TransportError as error:
+            self._dialing = None
+            self.fail(error)
+        else:
+            self._dialing = None
+            self.on(wire)
+
+    # --- Line ---
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._wire is not None and not self.over:
+            self._wire.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._wire is not None and not self.over:
+            self._wire.resume()
 
     def close(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.give_up(self)
+        if self._leaving is not None:
+            self._leaving.cancel()
+        if self.over:
+            return
+        self.over = True
+        if self._dialing is not None:
+            self._dialing.cancel()
+        if self._wire is not None:
+            self._wire.give_up(self)
 
-    async def _wait(self, until: float) -> None:
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_at(until, expire, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+    def leave(self, seconds: float) -> None:
+        if not self.over:
+            self.resume()
+            self._receiver = _Rest(self)
+            self._leaving = asyncio.get_running_loop().call_later(seconds, self.close)
 
     # --- for the connection ---
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.complete or self._error is not None
+    def begun(self) -> bool:
+        """Whether the head of the answer has come."""
+        return self._begun
 
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        self.status = status
-        self.headers = headers
-        self.head_ready = True
-        self._wake()
+    def begin(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        self._begun = True
+        self._receiver.head(status, headers)
 
-    def feed(self, data: bytes) -> bool:
-        """Take body bytes; True where the reader has fallen behind."""
-        self._buffer.append(data)
-        self._size += len(data)
-        self._wake()
-        return self._size > HIGH_WATER
+    def feed(self, data: bytes) -> None:
+        self._receiver.data(data)
 
     def finish(self) -> None:
-        self.complete = True
-        self._line = None
-        self._wake()
+        self.over = True
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._receiver.ended()
 
     def fail(self, error: TransportError) -> None:
-        """What came before the fault can still be read."""
-        if not self.over:
-            self._error = error
-            self._wake()
+        if self.over:
+            return
+        if error.kind == "reset" and not self._begun and self._wire is not None:
+            if self._again:
+                # Fresh ones as well: no stale connection, and not worth a third try.
+                error = TransportError("connect", f"{self._origin.host} resets every request")
+            elif self._wire.reused:
+                # The peer had closed it while it lay idle: unseen, and once, on a fresh one.
+                self._again = True
+                self._wire = None
+                self.dial(fresh=True)
+                return
+        self.over = True
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._receiver.failed(error)
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
+class _Rest:
+    """Takes what nobody waits for any more: the end is welcome, anything else is not."""
 
-def expire(waiter: "asyncio.Future[None]") -> None:
-    """For timers: the instant has come."""
-    if not waiter.done():
-        waiter.set_exception(ReadTimeout())
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def head(self, status: int, headers: Mapping[bytes, bytes]) -> None: ...
+
+    def data(self, data: bytes) -> None:
+        self._exchange.close()
+
+    def ended(self) -> None: ...
+
+    def failed(self, error: TransportError) -> None: ...

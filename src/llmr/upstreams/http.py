@@ -1,11 +1,10 @@
 """A pooled HTTP/1.1 client on httptools: as little as the job needs between socket and executor.
 
 An `Origin` sends to one scheme, host and port. Its `Pool` keeps the connections, its `Dialer`
-opens them; a `Connection` parses one exchange at a time and feeds an `Exchange`, which the executor
-reads. Reading is paused while the reader is behind, so a slow caller slows the upstream.
+opens them; a `Connection` parses one `Exchange` at a time, which hands the answer to its receiver
+by plain calls. Only opening a connection takes a task.
 """
 
-import asyncio
 import logging
 import os
 import ssl
@@ -13,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from llmr.upstreams.base import Send, TransportError
-from llmr.upstreams.connection import JOIN_LIMIT, Connection
+from llmr.upstreams.base import Receiver, Send, TransportError
+from llmr.upstreams.connection import Connection
 from llmr.upstreams.dial import Dialer
 from llmr.upstreams.exchange import Exchange
 from llmr.upstreams.pool import MAX_CONNECTIONS, MAX_WAITING, Pool, Statistics
@@ -76,38 +75,24 @@ class Origin:
         """How many connections there are, and what became of requests for them."""
         return self._pool.statistics()
 
-    async def send(self, request: Send, *, connect_until: float, until: float) -> Exchange:
-        head = self._head(request)
-        begun = asyncio.get_running_loop().time()
-        connection = self._pool.take() or await self._connection(connect_until)
-        again = False
-        while True:
-            exchange = connection.start(head, request.body, request.method == "HEAD")
-            try:
-                if len(request.body) > JOIN_LIMIT:
-                    await connection.write(request.body, exchange, until)
-                await exchange.wait_head(until)
-            except TransportError as error:
-                if again and error.kind == "reset":
-                    raise TransportError("connect", f"{self.host} resets every request") from None
-                if not connection.reused or error.kind != "reset":
-                    raise
-            except BaseException:
-                exchange.close()
-                raise
-            else:
-                return exchange
-            # The peer had closed it while it lay idle: unseen, and once, on a fresh one.
-            again = True
-            self._pool.retried += 1
-            now = asyncio.get_running_loop().time()
-            connection = await self._connection(min(until, now + connect_until - begun), fresh=True)
+    def start(self, request: Send, receiver: Receiver, connect_s: float) -> Exchange:
+        exchange = Exchange(
+            self, self._head(request), request.body, request.method == "HEAD", receiver, connect_s
+        )
+        connection = self._pool.take()
+        if connection is not None:
+            exchange.on(connection)
+        else:
+            exchange.dial(fresh=False)
+        return exchange
 
     async def close(self) -> None:
         await self._pool.close()
 
-    async def _connection(self, until: float, *, fresh: bool = False) -> Connection:
+    async def connection(self, until: float, fresh: bool = False) -> Connection:
         """One that came free meanwhile, unless it must be fresh, or a new one."""
+        if fresh:
+            self._pool.retried += 1
         while (handed := await self._pool.room(until, fresh)) is not None:
             if not handed.transport.is_closing():
                 return handed

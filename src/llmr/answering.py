@@ -1,0 +1,291 @@
+"""One request being answered, from its bytes to its record, by plain calls.
+
+Nothing here waits: the executor, a flight or a cache tells when there is something to go on with.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from llmr.cache.flight import Flight, Reader
+from llmr.cache.key import cache_key
+from llmr.cache.memory import Entry
+from llmr.cache.rules import CacheRules, cache_rules, storable
+from llmr.calls import call_for, include_usage
+from llmr.core.body import Body
+from llmr.core.forms import events
+from llmr.core.request import Request
+from llmr.errors import ApiError, error_event, internal
+from llmr.execution.executor import Run
+from llmr.execution.types import Outcome
+from llmr.gateway import Gateway
+from llmr.ticket import AnswerSink, Ticket
+
+log = logging.getLogger("llmr")
+
+
+class Answering:
+    """A request in the hands of the gateway. The surface may pause, resume and cancel it."""
+
+    __slots__ = (
+        "_again",
+        "_asks",
+        "_began",
+        "_body",
+        "_flight",
+        "_gateway",
+        "_key",
+        "_late",
+        "_looking",
+        "_over",
+        "_reader",
+        "_request",
+        "_rules",
+        "_run",
+        "_sink",
+        "_ticket",
+        "write",
+    )
+
+    def __init__(self, gateway: Gateway, ticket: Ticket, sink: AnswerSink) -> None:
+        self._gateway = gateway
+        self._ticket = ticket
+        self._sink = sink
+        self.write = sink.write
+        self._request: Request | None = None
+        self._run: Run | None = None
+        self._flight: Flight | None = None
+        self._reader: Reader | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._began = False
+        self._again = False
+        self._over = False
+
+    def start(self, data: bytes, headers: Mapping[str, str]) -> None:
+        """Decide, and answer. `sink.end` is called in the end, unless `cancel` is."""
+        gateway, ticket = self._gateway, self._ticket
+        gateway.in_flight += 1
+        try:
+            body = self._body = Body(data)
+            request = self._request = gateway.request(body, headers, ticket.surface)
+            ticket.decision = gateway.decide(request)
+            ticket.decided = time.monotonic()
+            ticket.decision_id = gateway.decisions.add(ticket.decision, ticket.tenant)
+            rules = cache_rules(headers.get("cache-control"))
+            if gateway.cacheable(body, rules, ticket.surface):
+                self._cached(request, rules)
+            else:
+                self._direct(request)
+        except ApiError as error:
+            self._finish(error)
+        except Exception:
+            log.exception("a request failed inside the router")
+            self._finish(internal())
+
+    # --- for the surface ---
+
+    def pause(self) -> None:
+        """The sink has no room for more."""
+        if self._reader is not None:
+            self._reader.pause()
+        elif self._run is not None:
+            self._run.pause()
+
+    def resume(self) -> None:
+        """The sink has room again."""
+        if self._reader is not None:
+            self._reader.resume()
+        elif self._run is not None:
+            self._run.resume()
+
+    def cancel(self, error: ApiError | None = None) -> None:
+        """Nobody wants the answer any more: the caller left, or `error` is what it is told."""
+        if not self._over:
+            self._over = True
+            self._stop()
+            self._account(error, gone=error is None)
+
+    # --- straight to an upstream ---
+
+    def _direct(self, request: Request) -> None:
+        gateway, ticket = self._gateway, self._ticket
+        assert ticket.decision is not None
+        call = call_for(
+            self._body,
+            ticket.decision,
+            total_s=gateway.config.limits.total_s,
+            deadline_ms=request.deadline_ms,
+            keep=False,
+        )
+        ticket.sent = time.monotonic()
+        outcome = ticket.outcome = Outcome([])
+        self._run = gateway.executor.start(call, self, outcome, self._answered)
+
+    def begin(self, outcome: Outcome) -> None:
+        """A streamed answer begins."""
+        self._began = True
+        self._ticket.outcome, self._ticket.model = outcome, outcome.model
+        self._sink.begin(self._ticket)
+
+    def _answered(self, outcome: Outcome) -> None:
+        assert self._request is not None
+        error = outcome.error
+        if error is None and not self._request.stream:
+            self._gateway.settle(self._ticket, outcome)
+            self._sink.whole(self._ticket, outcome.body)
+        self._finish(error)
+
+    # --- by way of the cache ---
+
+    def _cached(self, request: Request, rules: CacheRules) -> None:
+        gateway, ticket = self._gateway, self._ticket
+        self._rules = rules
+        self._asks = include_usage(self._body)
+        self._key = cache_key(self._body, request, gateway.scope + ticket.tenant)
+        if request.deadline_ms is not None:
+            loop = asyncio.get_running_loop()
+            self._late = loop.call_later(request.deadline_ms / 1000.0, self._too_late)
+        if not rules.lookup:
+            self._fly()
+        elif gateway.shared is not None and gateway.shared.connected:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        else:
+            self._looked(gateway.memory.get(self._key, time.monotonic()))
+
+    async def _look(self) -> None:
+        entry = await self._gateway.shared.get(self._key)
+        self._looking = None
+        if not self._over:
+            self._looked(entry)
+
+    def _looked(self, entry: Entry | None) -> None:
+        gateway, oldest = self._gateway, self._rules.max_age_s
+        if entry is not None and oldest is not None and time.time() - entry.stored > oldest:
+            entry = None
+        if entry is None:
+            gateway.misses += 1
+            self._join()
+        else:
+            gateway.hits += 1
+            self._hit(entry)
+
+    def _hit(self, entry: Entry) -> None:
+        ticket = self._ticket
+        ticket.cache, ticket.accounts = "hit", False
+        ticket.cache_age_s = max(0.0, time.time() - entry.stored)
+        ticket.model = self._gateway.model_named(entry.model, entry.upstream)
+        ticket.cost_usd, ticket.cost_source = Decimal(0), "cache"
+        self._tell(entry.completion)
+        self._finish(None)
+
+    def _tell(self, completion: bytes) -> None:
+        """Give the caller an answer that is whole already, in the form asked for."""
+        assert self._request is not None
+        if not self._request.stream:
+            self._sink.whole(self._ticket, completion)
+            return
+        self._began = True
+        self._sink.begin(self._ticket)
+        self._sink.write(b"".join(events(msgspec.json.decode(completion), self._asks)))
+
+    def _join(self) -> None:
+        """Wait for the same answer as others do, or be the first to."""
+        flight = self._gateway.flights.get(self._key)
+        if flight is None:
+            self._fly()
+        else:
+            self._ticket.cache = "joined"
+            self._board(flight)
+
+    def _board(self, flight: Flight) -> None:
+        assert self._request is not None
+        live = self._request.stream and flight.stream and self._asks == flight.include_usage
+        self._flight = flight
+        self._reader = flight.join(self, live)
+
+    def _fly(self) -> None:
+        """Make the call that others may wait for as well."""
+        gateway, ticket, request, key = self._gateway, self._ticket, self._request, self._key
+        assert ticket.decision is not None
+        assert request is not None
+        ticket.cache = "miss" if self._rules.lookup else "bypass"
+        # A caller's deadline ends its own waiting, not the call, which others may wait for.
+        call = call_for(
+            self._body,
+            ticket.decision,
+            total_s=gateway.config.limits.total_s,
+            deadline_ms=None,
+            keep=True,
+        )
+        ticket.sent = time.monotonic()
+        stores = self._rules.store
+
+        def forget() -> None:
+            if gateway.flights.get(key) is flight:
+                del gateway.flights[key]
+
+        def landed(outcome: Outcome) -> None:
+            if stores and storable(outcome, call.decision):
+                gateway.store(key, outcome)
+            flight.land(outcome)
+
+        flight = Flight(request.stream, call.include_usage, forget)
+        if self._rules.lookup:
+            gateway.flights[key] = flight
+        self._board(flight)
+        sink = flight if call.stream else None
+        flight.run = gateway.executor.start(call, sink, Outcome([]), landed)
+
+    def landed(self, outcome: Outcome, led: bool) -> None:
+        """The call that was waited for is over."""
+        flight, ticket, error = self._flight, self._ticket, outcome.error
+        assert flight is not None
+        self._reader = self._flight = None
+        if error is not None and error.retryable and not (led or self._again or self._began):
+            # One of those who waited tries once more, and the others wait for it.
+            self._again = True
+            self._join()
+            return
+        ticket.accounts, flight.accounted = not flight.accounted, True
+        self._gateway.settle(ticket, outcome)
+        if error is None and not self._began:
+            self._tell(outcome.body or msgspec.json.encode(outcome.completion))
+        self._finish(error)
+
+    def _too_late(self) -> None:
+        """The caller's own deadline has passed; what began ends with an error event."""
+        assert self._request is not None
+        text = f"The answer did not come within the deadline of {self._request.deadline_ms:g} ms."
+        error = ApiError(504, "deadline_exceeded", text, retryable=True)
+        self._stop()
+        if self._began:
+            self._sink.write(error_event(error))
+        self._finish(error)
+
+    # --- the end ---
+
+    def _stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._reader is not None:
+            self._reader.leave()
+        if self._run is not None:
+            self._run.cancel()
+
+    def _finish(self, error: ApiError | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._account(error, gone=False)
+        self._sink.end(self._ticket, None if self._began else error)
+
+    def _account(self, error: ApiError | None, *, gone: bool) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._gateway.in_flight -= 1
+        self._gateway.record(self._ticket, self._request, error, gone)

@@ -1,0 +1,142 @@
+"""A streamed answer as it is read: events to bytes for the caller, and when it is over."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from llmr.core.catalogue import Model
+from llmr.core.chunks import ChunkStream
+from llmr.core.splice import Splice
+from llmr.core.sse import Event, EventReader
+from llmr.execution.delivery import Delivery
+from llmr.execution.types import Call, Limits
+
+AFTER_FINISH_S = 1.0  # a usage chunk may follow; an answer that has its finish waits no longer
+
+
+class Streamed:
+    """One streamed answer of one target. Times are those of the loop's clock."""
+
+    __slots__ = (
+        "_alive",
+        "_call",
+        "_chunks",
+        "_delivery",
+        "_finished_at",
+        "_held",
+        "_idle_s",
+        "_model",
+        "_reader",
+        "_splice",
+        "_started",
+        "answer_began",
+        "paused",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        delivery: Delivery,
+        model: Model,
+        limits: Limits,
+        splice: Splice | None,
+        started: float,
+    ) -> None:
+        """`splice`: the answer goes on where another one broke off."""
+        self._call = call
+        self._delivery = delivery
+        self._model = model
+        self._splice = splice
+        self._started = self._alive = started
+        self._idle_s = limits.idle_s
+        self._reader = EventReader(limits.event_bytes)
+        self._chunks = ChunkStream(
+            call.include_usage, call.decision.request.choices, limits.strict_events
+        )
+        self._held: list[bytes] = []
+        self._finished_at: float | None = None
+        self.answer_began: float | None = None
+        self.paused = False
+
+    @property
+    def done(self) -> bool:
+        """Whether its end was announced."""
+        return self._chunks.done
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice asked for has its finish: how the line ends matters no more."""
+        return self._finished_at is not None
+
+    def until(self, first_until: float, deadline: float) -> float:
+        """Until when more has to come."""
+        if self.paused:
+            return deadline  # it is the caller who is late
+        until = min(deadline, self._alive + self._idle_s)
+        if not self._chunks.committed:
+            until = min(until, first_until)
+        if self._finished_at is not None:
+            until = min(until, self._finished_at + AFTER_FINISH_S)
+        return until
+
+    def go_on(self, now: float) -> None:
+        """The caller has caught up."""
+        self.paused = False
+        self._alive = now
+
+    def read(self, data: bytes, now: float) -> None:
+        """Take bytes of the stream; raises `Failure` where it carries one."""
+        events = self._reader.feed(data)
+        # Comments show that the line lives, not that the answer grows.
+        if any(event.data is not None for event in events):
+            self._alive = now
+        self.take(events)
+        if self.answer_began is None and self._chunks.content_bytes:
+            self.answer_began = now
+        if self._chunks.settled and self._finished_at is None:
+            self._finished_at = now
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Give the caller what the events hold, once there is content."""
+        chunks, held, splice = self._chunks, self._held, self._splice
+        for event in events:
+            found = splice.take(event) if splice is not None else event
+            if found is not None and (piece := chunks.take(found)):
+                held.append(piece)
+        failure = chunks.failure
+        if failure is not None:
+            held.append(chunks.abandon())
+        if held and chunks.committed:
+            out = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            if out:
+                self._delivery.send(out, self._model, chunks)
+        if failure is not None:
+            raise failure
+
+    def end(self, now: float) -> None:
+        """The body is at its end: raises `Failure` unless the answer is whole."""
+        self.take(self._reader.flush())
+        if self.answer_began is None and self._chunks.content_bytes:
+            self.answer_began = now
+        chunks, delivery = self._chunks, self._delivery
+        outcome = delivery.outcome
+        closing = chunks.end(self._call.decision.request.prompt_tokens)
+        outcome.degraded += chunks.degraded
+        outcome.ignored += chunks.ignored
+        outcome.usage = chunks.usage
+        outcome.usage_estimated = chunks.usage_estimated
+        outcome.finish = next(iter(chunks.finishes.values()), None)
+        delivery.send(closing, self._model, chunks)
+        outcome.model = self._model
+        if delivery.assembler is not None:
+            outcome.completion = {**delivery.assembler.completion(), "usage": chunks.usage}
+        if not delivery.wanted:
+            outcome.body = msgspec.json.encode(outcome.completion)
+
+    def observed(self, now: float) -> tuple[float, float | None]:
+        """(seconds to the first content, seconds per token after it) of a whole answer."""
+        began = self.answer_began if self.answer_began is not None else now
+        took = now - began
+        tokens = (self._chunks.usage or {}).get("completion_tokens") or 0
+        return began - self._started, took / tokens if tokens > 8 and took > 0 else None
