@@ -41,6 +41,8 @@ def record(
         cost_usd=ticket.cost_usd,
         cost_source=ticket.cost_source,
         error=error.label if error is not None else None,
+        degraded=outcome.degraded if outcome is not None and own else 0,
+        ignored=outcome.ignored if outcome is not None and own else 0,
         ended=now,
     )
 
@@ -92,5 +94,6 @@ def told(record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "completion_tokens": record.completion_tokens,
         "cost_usd": None if record.cost_usd is None else float(record.cost_usd),
         "cost_source": record.cost_source,
+        "degraded": record.degraded,
         "error": record.error,
     }

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -237,7 +238,7 @@ class Gateway:
         for observe in self.observers:
             observe(record)
         if ticket.decision_id is not None:
-            self.decisions.close(ticket.decision_id, accounting.told(record, attempts))
+            self.decisions.close(ticket.decision_id, partial(accounting.told, record, attempts))
 
     # --- for the other routes ---
 

@@ -1,5 +1,6 @@
 """What may be looked up, and what may be kept."""
 
+import msgspec
 from msgspec import Struct
 
 from llmr.core.decide import Decision
@@ -42,7 +43,7 @@ def storable(outcome: Outcome, decision: Decision) -> bool:
         or outcome.model is not first
     ):
         return False
-    completion = outcome.completion or {}
+    completion = outcome.completion or msgspec.json.decode(outcome.body)
     choices = completion.get("choices") or ()
     return bool(choices) and all(
         choice.get("finish_reason") in STORED_FINISHES

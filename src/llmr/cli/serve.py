@@ -73,7 +73,7 @@ def serve_one(
         return fresh
 
     gateway = Gateway(config, sandbox=sandbox)
-    gateway.observers.append(request_log.write)
+    gateway.observers.append(writer.request)
     application = Application(gateway)
     application.wire.descriptors = descriptors()
     reloader = Reloader(application, load_again)

@@ -6,7 +6,7 @@ in: unknown fields, number forms and key order reach the upstream exactly as the
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from llmr.errors import ApiError, bad_request
 _decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
+_decoders: dict[Any, Callable[[Any], Any]] = {}  # of the shapes the source names
 EMPTY: Mapping[str, bytes | None] = MappingProxyType({})
 _GAP = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*')
@@ -82,8 +83,11 @@ class Body:
         raw = self.fields.get(key)
         if raw is None:
             return None
+        decode = _decoders.get(shape)
+        if decode is None:
+            decode = _decoders[shape] = msgspec.json.Decoder(shape | None).decode
         try:
-            return _decode(raw, type=shape | None)
+            return decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
 

@@ -36,7 +36,7 @@ class Figure(Struct, frozen=True):
         return self.value - (self.sd or 0.0) if self.source == "estimated" else self.value
 
 
-class Model(Struct, frozen=True, kw_only=True):
+class Model(Struct, frozen=True, kw_only=True, dict=True):
     """One row: a model as one upstream serves it.
 
     Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
@@ -63,10 +63,16 @@ class Model(Struct, frozen=True, kw_only=True):
     created: int | None = None
     barred: str | None = None
 
-    @property
+    @cached_property
     def target(self) -> str:
         """The name of this target in health state, logs and metrics."""
         return f"{self.upstream}/{self.id}"
+
+    @cached_property
+    def health_keys(self) -> tuple[str, ...]:
+        """The names under which the target, its account and its free allowance may be cooling."""
+        own = (self.target, self.upstream)
+        return (*own, f"{self.upstream}:free") if self.free else own
 
 
 class Snapshot(Struct, frozen=True, dict=True):

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from llmr.core.catalogue import Model, Snapshot
-from llmr.core.look import Look, Now, Policy
+from llmr.core.look import INFINITE, Look, Now, Policy
 from llmr.core.ranking import Ranking, place, rank, rank_well
 from llmr.core.refusal import no_key, nothing_passed, unknown_model
 from llmr.core.request import Request
 from llmr.core.telemetry import Telemetry
+
+ORDERS_KEPT = 512
 
 __all__ = ["Decision", "Now", "Policy", "decide"]
 
@@ -85,7 +87,7 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, tuple[int, ...]]:
         order = tuple(dict.fromkeys([*_preferred(look), *order]))
     first = order[0]
     if look.telemetry.cooling:
-        well = tuple(i for i in order if look.resting(models[i]) is None)
+        well = _awake(look, order)
         # With everything cooling down, trying the best beats refusing on principle.
         order = well or rank_well(look) or _least_bad(look, order)
     if look.policy.fallback_models:
@@ -93,6 +95,23 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, tuple[int, ...]]:
         fit = [i for i in fit if look.resting(models[i]) is None]
         order = tuple(dict.fromkeys([order[0], *fit, *order[1:]]))
     return first, order
+
+
+def _awake(look: Look, order: tuple[int, ...]) -> tuple[int, ...]:
+    """The rows that do not cool down, kept until the first of all that do may be tried again."""
+    cooling, now = look.telemetry.cooling, look.now.monotonic
+    shelf = look.telemetry.columns.setdefault("awake", {})
+    known = shelf.get(order)
+    if known is not None and known[0] is cooling and now < known[1]:
+        found: tuple[int, ...] = known[2]
+        return found
+    models = look.snapshot.models
+    awake = tuple(i for i in order if look.resting(models[i]) is None)
+    if len(shelf) >= ORDERS_KEPT:
+        shelf.clear()
+    until = min((until for until, _ in cooling.values() if until > now), default=INFINITE)
+    shelf[order] = cooling, until, awake
+    return awake
 
 
 def _least_bad(look: Look, order: Sequence[int]) -> tuple[int, ...]:

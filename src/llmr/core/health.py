@@ -56,9 +56,9 @@ def succeeded(state: Health, now: float) -> Health:
     return Health(slots=_counted(state.slots, now, good=True))
 
 
-def counted(state: Health, now: float, *, good: bool) -> Health:
-    """With one more outcome in the window, and nothing else changed."""
-    return replace(state, slots=_counted(state.slots, now, good=good))
+def counted(state: Health, now: float, *, good: bool, count: int = 1) -> Health:
+    """With more outcomes in the window, and nothing else changed."""
+    return replace(state, slots=_counted(state.slots, now, good=good, count=count))
 
 
 def let_go(state: Health) -> Health:
@@ -92,8 +92,10 @@ def _failing(slots: tuple[Slot, ...], now: float) -> bool:
     return good + bad >= LEAST_SEEN and bad >= FAILING_SHARE * (good + bad)
 
 
-def _counted(slots: tuple[Slot, ...], now: float, *, good: bool) -> tuple[Slot, ...]:
+def _counted(
+    slots: tuple[Slot, ...], now: float, *, good: bool, count: int = 1
+) -> tuple[Slot, ...]:
     number = int(now // SLOT_S)
     kept = [slot for slot in slots if slot[0] > number - SLOTS]
     last = kept.pop() if kept and kept[-1][0] == number else (number, 0, 0)
-    return (*kept, (number, last[1] + good, last[2] + (not good)))
+    return (*kept, (number, last[1] + count * good, last[2] + count * (not good)))

@@ -13,7 +13,6 @@ from llmr.core.budget import RetryBudget
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.classify import Kind
 from llmr.core.health import Health
-from llmr.core.look import health_keys
 from llmr.core.telemetry import Telemetry
 
 PRIOR_WEIGHT = 20.0  # a prior counts as much as this many samples
@@ -55,6 +54,8 @@ class Learner:
         self._tpot: dict[str, _Mean] = {}
         self._count: dict[str, int] = {}
         self._health: dict[str, Health] = {}
+        # Good outcomes of those that are well, by slot of the window: not yet in their state.
+        self._tallies: dict[str, list[int]] = {}
         self._free_until: dict[str, float] = {}
         self._version = 0
         self.allowances: dict[str, Allowance] = {}
@@ -75,8 +76,14 @@ class Learner:
 
     def well(self, model: Model, now: float) -> None:
         """A target gave a whole answer: it is well, and so is its account."""
+        slot = int(now // health.SLOT_S)
         for key in (model.target, model.upstream):
-            self._health[key] = health.succeeded(self._of(key), now)
+            tally = self._tallies.get(key)
+            if tally is None or tally[0] != slot:
+                self._health[key] = health.succeeded(self._of(key), now)
+                self._tallies[key] = [slot, 0]
+            else:
+                tally[1] += 1
 
     def fault(
         self, model: Model, kind: Kind, now: float, hint_s: float | None, *, hard: bool
@@ -104,7 +111,7 @@ class Learner:
 
     def let_go(self, model: Model) -> None:
         """An attempt ended without telling anything of its target."""
-        for key in health_keys(model):
+        for key in model.health_keys:
             if key in self._health:
                 self._health[key] = health.let_go(self._health[key])
 
@@ -112,12 +119,13 @@ class Learner:
 
     def admit(self, model: Model, now: float) -> bool:
         """Whether an attempt may go to this target now; a probe is taken where one is due."""
-        found = [(key, *health.admit(self._of(key), now)) for key in health_keys(model)]
-        if not all(admitted for _, admitted, _ in found):
+        states = self._health
+        found = [(key, states[key]) for key in model.health_keys if key in states]
+        judged = [(key, *health.admit(state, now)) for key, state in found]
+        if not all(admitted for _, admitted, _ in judged):
             return False
-        for key, _, state in found:
-            if key in self._health:
-                self._health[key] = state
+        for key, _, state in judged:
+            states[key] = state
         return True
 
     def failing(self, upstream: str, now: float) -> bool:
@@ -142,7 +150,15 @@ class Learner:
         return out
 
     def _of(self, key: str) -> Health:
-        return self._health.get(key, health.WELL)
+        """The state of a target or an account, with everything counted into it."""
+        state = self._health.get(key, health.WELL)
+        tally = self._tallies.pop(key, None)
+        if tally is None or not tally[1]:
+            return state
+        slot, count = tally
+        state = health.counted(state, slot * health.SLOT_S, good=True, count=count)
+        self._health[key] = state
+        return state
 
     # --- publishing ---
 

@@ -168,7 +168,7 @@ class Look:
         cooling = self.telemetry.cooling
         if not cooling:
             return None
-        for key in health_keys(model):
+        for key in model.health_keys:
             until = cooling.get(key)
             if until is not None and until[0] > self.now.monotonic:
                 return until[1]
@@ -177,7 +177,7 @@ class Look:
     def rests_until(self, model: Model) -> float:
         """The monotonic instant until which a target is to be left alone."""
         cooling = self.telemetry.cooling
-        return max(cooling.get(key, (0.0, ""))[0] for key in health_keys(model))
+        return max(cooling.get(key, (0.0, ""))[0] for key in model.health_keys)
 
 
 def kept(
@@ -193,13 +193,6 @@ def kept(
             shelf.clear()
         found = shelf[key] = work_out()
     return found
-
-
-def health_keys(model: Model) -> tuple[str, ...]:
-    """The names under which a target, its account and its free allowance may be cooling."""
-    if model.free:
-        return model.target, model.upstream, f"{model.upstream}:free"
-    return model.target, model.upstream
 
 
 def _floats(prices: Mapping[str, Any]) -> Rates:

@@ -29,6 +29,7 @@ WISHES = (
     "max_cost_usd",
     "deadline_ms",
 )
+WISHED = frozenset(WISHES)
 REMOVED = frozenset((*WISHES, "models"))
 
 MOST_NAMES, LONGEST_NAME = 64, 256
@@ -115,7 +116,7 @@ def parse(
     """
     fields = body.fields
     mode, models, asked = _models(body, model_optional)
-    wishes = _Wishes(body, headers)
+    wishes = _Wishes(body, headers) if headers or not WISHED.isdisjoint(fields) else NO_WISHES
     name = asked if asked is not None else wishes.text("priority") or priority
     if name not in PRIORITIES:
         raise bad_request(
@@ -248,6 +249,27 @@ class _Wishes:
             except msgspec.DecodeError:
                 raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
         return None if value is None else normalised(value)
+
+
+class _NoWishes:
+    """Most requests have none, and need not be asked for each."""
+
+    __slots__ = ()
+
+    def text(self, key: str) -> str | None:
+        return None
+
+    def number(self, key: str) -> float | None:
+        return None
+
+    def names(self, key: str) -> tuple[str, ...]:
+        return ()
+
+    def weights(self) -> tuple[float, float, float] | None:
+        return None
+
+
+NO_WISHES = _NoWishes()
 
 
 def normalised(weights: Mapping[str, float]) -> tuple[float, float, float]:

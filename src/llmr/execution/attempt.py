@@ -18,7 +18,7 @@ from llmr.core.learner import Learner
 from llmr.core.splice import Departed, Splice
 from llmr.core.sse import Event, EventTooLarge
 from llmr.execution.delivery import Delivery
-from llmr.execution.failures import completion_in, of_transport
+from llmr.execution.failures import of_transport, whole_in
 from llmr.execution.streamed import Streamed
 from llmr.execution.types import Attempt, Call, Limits
 from llmr.upstreams.base import Line, Send, TransportError, Upstream
@@ -268,27 +268,24 @@ class Trial:
         self._finish(classify.from_reply(status, text(headers), body, time.time()))
 
     def _whole(self, body: bytes) -> None:
-        completion = completion_in(body)
+        answer = whole_in(body)
         outcome, delivery = self._delivery.outcome, self._delivery
         if self._splice is not None:
             self._streamed = Streamed(
                 self._call, delivery, self.model, self._limits, self._splice, self._started
             )
-            for line in events(completion, include_usage=True):
+            for line in events(msgspec.json.decode(body), include_usage=True):
                 self._streamed.take([Event(line, line[6:-2])])
             self._stream_ended()
             return
-        usage = completion.get("usage")
-        outcome.usage = usage if isinstance(usage, dict) else None
+        outcome.usage = answer.usage
         outcome.model = self.model
-        outcome.completion = completion
-        outcome.finish = completion["choices"][0].get("finish_reason")
+        outcome.finish = answer.choices[0].finish_reason
+        outcome.body = body
         self._observe_whole()
         if delivery.wanted:
             delivery.commit(self.model)
-            delivery.write(list(events(completion, self._call.include_usage)))
-        else:
-            outcome.body = body
+            delivery.write(list(events(msgspec.json.decode(body), self._call.include_usage)))
         self._finish(None)
 
     def _stream(self, data: bytes) -> None:

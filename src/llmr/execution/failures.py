@@ -1,8 +1,9 @@
 """From what went wrong to what is said of it: bodies, transport errors, and the caller's error."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from llmr.core import classify
 from llmr.core.catalogue import Model
@@ -13,8 +14,46 @@ from llmr.upstreams.base import TransportError
 BUSY_AGAIN_S = 1.0  # what a caller is told where all connections are taken
 
 
-def completion_in(body: bytes) -> dict[str, Any]:
-    """The completion object in a 200 reply; raises `Failure` for anything that is none."""
+class _Message(Struct):
+    """Of a message nothing is needed but that it is one."""
+
+
+class _Choice(Struct):
+    message: _Message
+    finish_reason: str | None = None
+    error: Raw | UnsetType = UNSET
+
+
+class Whole(Struct):
+    """What the router reads of a whole answer. The rest goes on as the bytes that came."""
+
+    choices: Annotated[list[_Choice], Meta(min_length=1)]
+    usage: dict[str, Any] | None = None
+    error: Raw | UnsetType = UNSET
+
+
+_read_whole = msgspec.json.Decoder(Whole).decode
+
+
+def whole_in(body: bytes) -> Whole:
+    """The answer in a 200 reply; raises `Failure` for anything that is none."""
+    try:
+        found = _read_whole(body)
+        if not body.isascii():
+            body.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = None
+    if (
+        found is None
+        or found.error is not UNSET
+        or any(c.error is not UNSET or c.finish_reason == "error" for c in found.choices)
+    ):
+        return _looked_at(body)
+    return found
+
+
+def _looked_at(body: bytes) -> Whole:
+    """The same, word by word: what is wrong with it, where something is."""
     try:
         parsed = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -26,16 +65,20 @@ def completion_in(body: bytes) -> dict[str, Any]:
         raise classify.from_event(parsed.get("error") or parsed["detail"])
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Failure(classify.INVALID, "the upstream's answer has no choices")
+    found = []
     for choice in choices:
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
             raise Failure(classify.INVALID, "a choice of the upstream's answer has no message")
-        if not isinstance(choice.get("finish_reason"), str | None):
+        reason = choice.get("finish_reason")
+        if not isinstance(reason, str | None):
             raise Failure(classify.INVALID, "a finish reason of the upstream's answer is no word")
         if choice.get("error"):
             raise classify.from_event(choice["error"])
-        if choice.get("finish_reason") == "error":
+        if reason == "error":
             raise Failure(classify.CUT, "the upstream ended the answer with an error")
-    return parsed
+        found.append(_Choice(_Message(), reason))
+    usage = parsed.get("usage")
+    return Whole(found, usage if isinstance(usage, dict) else None)
 
 
 def of_transport(error: TransportError, committed: bool) -> Failure:

@@ -75,7 +75,7 @@ class Call(Struct, frozen=True):
 
 
 class Outcome(Struct):
-    """What became of a call. `completion` is the whole answer where it was asked or kept.
+    """What became of a call. `body` is a whole answer, `completion` that of a kept stream.
 
     `model` is the target that answered, or finished the answer. `continued`: another target had
     begun it. `cooled`: the health of some target changed. `degraded` counts events that could not

@@ -2,11 +2,12 @@
 
 import logging
 import os
-import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 from llmr.core.classify import SECRET
 from llmr.observe.record import Record
@@ -15,15 +16,16 @@ PENDING = 10_000
 LEVELS = ("debug", "info", "warning", "error")
 STDERR = 2
 CLOSE_S = 1.0
+GATHER_S = 0.05  # so long lines are gathered before they are written
+BATCH = 200
 OWN = "llmr"
 OTHERS = {"": logging.WARNING, "uvicorn": logging.ERROR}  # the root, and who has much to say
 
-_log = logging.getLogger("llmr.request")
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Writer(logging.Handler):
-    """Takes records unformatted and writes them in a thread of its own.
+    """Takes lines and writes them in a thread of its own, many at a time.
 
     Where the descriptor does not take them, lines are lost, never requests; how many is told.
     """
@@ -34,46 +36,92 @@ class Writer(logging.Handler):
         self.lost = 0
         self._secrets = [secret for secret in secrets if secret]
         self._descriptor = descriptor
-        self._pending: queue.Queue[logging.LogRecord | None] = queue.Queue(PENDING)
+        self._pending: deque[str | logging.LogRecord] = deque()
+        self._asleep = True
+        self._ending = False
+        self._wake = threading.Event()
+        self._least = logging.INFO
+        self._second, self._stamp = 0, ""
         # Python's own streams would be locked by a thread that waits in them, at the exit too.
         self._thread = threading.Thread(target=self._run, name="llmr-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._pending.put_nowait(record)
-        except queue.Full:
-            self.lost += 1
+        self._put(record)
+
+    def request(self, record: Record) -> None:
+        """One line for a finished request. Names and counts, no words."""
+        well = record.outcome in ("ok", "client_closed")
+        if (logging.INFO if well else logging.WARNING) >= self._least:
+            self._put(f"{self._when()} {'INFO   ' if well else 'WARNING'} {_line(record)}\n")
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Keep more secrets out of the lines."""
         self._secrets = list({*self._secrets, *secrets} - {""})
 
+    def least(self, level: int) -> None:
+        """Requests whose line would be of a lower level have none."""
+        self._least = level
+
     def stop(self) -> None:
         """Write what is pending, for a second at most."""
-        until = time.monotonic() + CLOSE_S
-        try:
-            self._pending.put(None, timeout=CLOSE_S)
-        except queue.Full:
+        self._ending = True
+        self._wake.set()
+        self._thread.join(CLOSE_S)
+
+    def _put(self, line: str | logging.LogRecord) -> None:
+        if len(self._pending) >= PENDING:
+            self.lost += 1
             return
-        self._thread.join(max(0.0, until - time.monotonic()))
+        self._pending.append(line)
+        if self._asleep:
+            # To wake a thread costs more than the line: it then takes what comes in a while.
+            self._asleep = False
+            self._wake.set()
+
+    def _when(self) -> str:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second, self._stamp = second, stamp
+        return f"{self._stamp},{int((now - second) * 1000):03d}"
 
     def _run(self) -> None:
         told = 0
-        while (record := self._pending.get()) is not None:
-            try:
-                self._write(self._line(record))
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if not self._ending:
+                self._wake.wait(GATHER_S)
+            self._asleep = True
+            with suppress(Exception):  # a line that cannot be told must not end the telling
+                self._write(self._taken())
                 if (lost := self.lost) > told:
                     self._write(f"{lost - told} log lines were lost\n")
                     told = lost
-            except Exception:  # noqa: S112 - a line that cannot be told must not end the telling
-                continue
+            if self._ending and not self._pending:
+                return
 
-    def _line(self, record: logging.LogRecord) -> str:
-        text = self.format(record)
+    def _taken(self) -> str:
+        """What is pending, at most so much that nobody waits long for this thread."""
+        pending = self._pending
+        lines: list[str] = []
+        while pending and len(lines) < BATCH:
+            line = pending.popleft()
+            lines.append(line if isinstance(line, str) else self._told(line))
+        if pending:
+            self._wake.set()
+        text = "".join(lines)
         for secret in self._secrets:
             text = text.replace(secret, "[redacted]")
-        text = SECRET.sub("[redacted]", text)
+        return text
+
+    def _told(self, record: logging.LogRecord) -> str:
+        try:
+            text = SECRET.sub("[redacted]", self.format(record))
+        except Exception:
+            return f"a log line of {record.name} could not be written\n"
         return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text) + "\n"
 
     def _write(self, text: str) -> None:
@@ -87,38 +135,22 @@ def start(level: str = "info", secrets: Iterable[str] = ()) -> Writer:
     writer = Writer(secrets)
     root = logging.getLogger()
     root.handlers = [writer]
+    writer.least(getattr(logging, level.upper()))
     for name, least in {**OTHERS, OWN: getattr(logging, level.upper())}.items():
         logging.getLogger(name).setLevel(least)
     return writer
 
 
-def write(record: Record) -> None:
-    """Log one finished request."""
-    if _log.isEnabledFor(logging.INFO):
-        level = logging.INFO if record.outcome in ("ok", "client_closed") else logging.WARNING
-        _log.log(level, "%s", _Line(record))
-
-
-class _Line:
-    """A record as text, worked out in the thread that writes it. Names and counts, no words."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def __str__(self) -> str:
-        r = self.record
-        parts = [str(r.status), r.surface, (r.model or "-").encode("unicode_escape").decode()]
-        parts += [f"cache={r.cache}", f"total={r.total_s * 1000:.1f}ms"]
-        if r.ttft_s is not None:
-            parts.append(f"first={r.ttft_s * 1000:.1f}ms")
-        parts.append(f"router={r.router_s * 1000:.2f}ms")
-        parts.append(f"tokens={r.prompt_tokens}+{r.completion_tokens}")
-        parts.append("cost=?" if r.cost_usd is None else f"cost={r.cost_usd:f}")
-        failed = [f"{model}:{outcome}" for model, _, outcome in r.attempts if outcome != "ok"]
-        if failed:
-            parts.append("failed=" + ",".join(failed))
-        if r.error is not None:
-            parts.append(f"error={r.error}")
-        return " ".join(parts)
+def _line(r: Record) -> str:
+    model = (r.model or "-").encode("unicode_escape").decode()
+    first = "" if r.ttft_s is None else f" first={r.ttft_s * 1000:.1f}ms"
+    cost = "?" if r.cost_usd is None else f"{r.cost_usd:f}"
+    text = (
+        f"{r.status} {r.surface} {model} cache={r.cache} total={r.total_s * 1000:.1f}ms{first}"
+        f" router={r.router_s * 1000:.2f}ms tokens={r.prompt_tokens}+{r.completion_tokens}"
+        f" cost={cost}"
+    )
+    failed = ",".join([f"{model}:{outcome}" for model, _, outcome in r.attempts if outcome != "ok"])
+    if failed:
+        text += f" failed={failed.encode('unicode_escape').decode()}"
+    return text if r.error is None else f"{text} error={r.error}"

@@ -6,7 +6,11 @@ from msgspec import Struct
 
 
 class Record(Struct):
-    """One finished request. `outcome` is ok, error, cut or client_closed; times are seconds."""
+    """One finished request. `outcome` is ok, error, cut or client_closed; times are seconds.
+
+    `degraded` and `ignored` count the events of its stream that were left out: unreadable ones, and
+    those after the end.
+    """
 
     surface: str
     outcome: str
@@ -24,6 +28,8 @@ class Record(Struct):
     cost_usd: Decimal | None = None
     cost_source: str = "unknown"
     error: str | None = None
+    degraded: int = 0
+    ignored: int = 0
     ended: float = 0.0
 
     @property

@@ -14,7 +14,7 @@ from llmr.gateway import Gateway
 from llmr.observe.prometheus import Prometheus
 from llmr.server.calls import MOST, Calls
 from llmr.server.direct import closes
-from llmr.server.fields import fields, must_be_json
+from llmr.server.fields import fields, must_be_json, wishes
 from llmr.server.hot import HOT, HotCall, refuse, request_id
 from llmr.server.protocol import Wire
 from llmr.server.responder import (
@@ -122,7 +122,7 @@ class Application:
         self.calls.admit(crowded)  # reading may have taken long, and holds no slot
         name = request_id(headers.get("x-request-id"))
         call = HotCall(self.calls, serving, surface, name, responder)
-        call.answer(body, headers, tenant, received)
+        call.answer(body, wishes(headers), tenant, received)
         await responder.relay(call)
 
     def probe(self, path: str, responder: Responder, name: str) -> None:

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmr.errors import ApiError
 from llmr.server.calls import Calls
-from llmr.server.fields import fields, must_be_json
+from llmr.server.fields import fields, must_be_json, wishes
 from llmr.server.hot import HotCall, refuse, request_id
 from llmr.server.responder import too_large
 from llmr.server.serving import Serving
@@ -56,15 +56,17 @@ class Connection(Protocol):
 class Known:
     """What a head said. Callers repeat themselves: the next one need only be compared."""
 
-    __slots__ = ("headers", "raw", "serving", "tenant")
+    __slots__ = ("name", "raw", "serving", "tenant", "wishes")
 
     def __init__(self, raw: RawHeaders, serving: Serving, path: str) -> None:
         """Raises what the head alone is refused for. `raw` is without the length of the body."""
         self.raw = raw
         self.serving = serving
-        self.headers = fields(raw)
-        self.tenant = serving.access.tenant(path, self.headers)
-        must_be_json(self.headers)
+        headers = fields(raw)
+        self.tenant = serving.access.tenant(path, headers)
+        must_be_json(headers)
+        self.name = headers.get("x-request-id")
+        self.wishes = wishes(headers)
 
 
 class Cycle:
@@ -180,11 +182,11 @@ class Cycle:
         known, pieces = self._connection.known, self._pieces
         assert known is not None
         self._pieces = []
-        name = request_id(known.headers.get("x-request-id"))
+        name = request_id(known.name)
         calls = self._connection.application.calls
         call = self._call = HotCall(calls, known.serving, self._surface, name, self)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        call.answer(body, known.headers, known.tenant, self._received)
+        call.answer(body, known.wishes, known.tenant, self._received)
 
     def _refuse(self, error: ApiError) -> None:
         given = next((v for n, v in self._raw if n == b"x-request-id"), b"").decode("latin-1")

@@ -39,3 +39,8 @@ def must_be_json(headers: Mapping[str, str]) -> None:
     raise ApiError(
         415, "unsupported_media_type", "The body must be JSON: 'Content-Type: application/json'."
     )
+
+
+def wishes(headers: Mapping[str, str]) -> dict[str, str]:
+    """The fields that say how a request is to be answered: mostly none."""
+    return {k: v for k, v in headers.items() if k.startswith("x-llmr-") or k == "cache-control"}

@@ -70,7 +70,7 @@ class HotCall:
     def answer(
         self, body: bytes, headers: Mapping[str, str], tenant: bytes, received: float
     ) -> None:
-        """Answer it, now or later."""
+        """Answer it, now or later. `headers`: those with wishes."""
         gateway = self._serving.enter()
         self._calls.begun(self)
         ticket = Ticket(self._surface, tenant, received)
