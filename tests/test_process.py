@@ -492,6 +492,7 @@ MAY_TELL_THE_TIME = {
     *(
         "accounting.py",
         "answering.py",
+        "observe/log.py",
         "gateway.py",
         "refresh.py",
         "router.py",

@@ -61,9 +61,14 @@ def loader(path: str | None, flags: Mapping[str, Any], sandbox: str | None) -> C
 
 
 def serve_one(
-    load: Callable[[], Config], listening: socket.socket, sandbox: bool, level: str, ready: Any
+    load: Callable[[], Config],
+    listening: socket.socket,
+    sandbox: bool,
+    level: str,
+    ready: Any,
+    figures: str | None = None,
 ) -> int:
-    """One server in this process."""
+    """One server in this process. `figures` is a folder in which workers add up their counts."""
     config = load()
     writer = request_log.start(level, secrets(config))
 
@@ -74,7 +79,7 @@ def serve_one(
 
     gateway = Gateway(config, sandbox=sandbox)
     gateway.observers.append(writer.request)
-    application = Application(gateway)
+    application = Application(gateway, figures=figures)
     application.wire.descriptors = descriptors()
     reloader = Reloader(application, load_again)
     server = Server(uvicorn_config(application), application, reloader, ready)

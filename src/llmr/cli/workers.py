@@ -1,13 +1,14 @@
 """Several processes on one socket: a supervisor that starts them, restarts them and ends them.
 
-Each worker keeps its own caches, figures and health. The supervisor holds the listening socket, so
-the port stays open while a worker is replaced.
+Each worker keeps its own caches, window and health; what they count for Prometheus adds up. The
+supervisor holds the listening socket, so the port stays open while a worker is replaced.
 """
 
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,7 @@ class Orders(msgspec.Struct):
     descriptor: int
     sandbox_url: str | None
     level: str
+    figures: str
 
 
 class Supervisor:
@@ -119,12 +121,13 @@ def serve_many(
     gateway = Gateway(config, sandbox=sandbox_url is not None)
     banner(gateway, listening.getsockname()[1])
     given = {key: value for key, value in flags.items() if value is not None}
-    orders = Orders(path, given, listening.fileno(), sandbox_url, level)
     writer = request_log.start(level)
-    try:
-        return Supervisor(orders, workers).run()
-    finally:
-        writer.stop()
+    with tempfile.TemporaryDirectory(prefix="llmr-workers-") as figures:
+        orders = Orders(path, given, listening.fileno(), sandbox_url, level, figures)
+        try:
+            return Supervisor(orders, workers).run()
+        finally:
+            writer.stop()
 
 
 def main() -> int:
@@ -132,7 +135,8 @@ def main() -> int:
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
     load = loader(orders.path, orders.flags, orders.sandbox_url)
     listening = socket.socket(fileno=orders.descriptor)
-    return serve_one(load, listening, orders.sandbox_url is not None, orders.level, lambda _: None)
+    sandbox = orders.sandbox_url is not None
+    return serve_one(load, listening, sandbox, orders.level, lambda _: None, orders.figures)
 
 
 if __name__ == "__main__":

@@ -102,15 +102,16 @@ def _awake(look: Look, order: tuple[int, ...]) -> tuple[int, ...]:
     cooling, now = look.telemetry.cooling, look.now.monotonic
     shelf = look.telemetry.columns.setdefault("awake", {})
     known = shelf.get(order)
-    if known is not None and known[0] is cooling and now < known[1]:
-        found: tuple[int, ...] = known[2]
+    if known is not None and known[0] is cooling and known[1] <= now < known[2]:
+        found: tuple[int, ...] = known[3]
         return found
     models = look.snapshot.models
     awake = tuple(i for i in order if look.resting(models[i]) is None)
     if len(shelf) >= ORDERS_KEPT:
         shelf.clear()
-    until = min((until for until, _ in cooling.values() if until > now), default=INFINITE)
-    shelf[order] = cooling, until, awake
+    over = [until for until, _ in cooling.values() if until <= now]
+    ahead = [until for until, _ in cooling.values() if until > now]
+    shelf[order] = cooling, max(over, default=-INFINITE), min(ahead, default=INFINITE), awake
     return awake
 
 

@@ -116,15 +116,15 @@ def parse(
     """
     fields = body.fields
     mode, models, asked = _models(body, model_optional)
-    wishes = _Wishes(body, headers) if headers or not WISHED.isdisjoint(fields) else NO_WISHES
-    name = asked if asked is not None else wishes.text("priority") or priority
+    wishes = _wishes(body, headers)
+    name = asked if asked is not None else wishes.priority or priority
     if name not in PRIORITIES:
         raise bad_request(
             "unknown_priority",
             f"Unknown priority {name[:80]!r}. Use one of: {', '.join(PRIORITIES)}.",
             "model" if asked is not None else "priority",
         )
-    weights = wishes.weights() or (balanced if name == "balanced" else PRIORITIES[name])
+    weights = wishes.weights or (balanced if name == "balanced" else PRIORITIES[name])
     tokens, needs = _messages(body)
     if "tools" in fields:
         tools = fields["tools"]
@@ -152,11 +152,11 @@ def parse(
         models=models,
         priority=name,
         weights=weights,
-        preferred=wishes.names("preferred_models"),
-        max_latency_ms=wishes.number("max_latency_ms"),
-        max_cost_per_1k=wishes.number("max_cost_per_1k"),
-        max_cost_usd=wishes.number("max_cost_usd"),
-        deadline_ms=wishes.number("deadline_ms"),
+        preferred=wishes.preferred,
+        max_latency_ms=wishes.max_latency_ms,
+        max_cost_per_1k=wishes.max_cost_per_1k,
+        max_cost_usd=wishes.max_cost_usd,
+        deadline_ms=wishes.deadline_ms,
         needs=needs,
         prompt_tokens=grid(tokens),
         output_tokens=grid(min(visible * choices, 1e9)),
@@ -196,32 +196,36 @@ def _names(names: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-class _Wishes:
+class _Wishes(Struct, frozen=True):
+    """What a caller wants of the routing, as far as it says."""
+
+    priority: str | None = None
+    weights: tuple[float, float, float] | None = None
+    preferred: tuple[str, ...] = ()
+    max_latency_ms: float | None = None
+    max_cost_per_1k: float | None = None
+    max_cost_usd: float | None = None
+    deadline_ms: float | None = None
+
+
+NO_WISHES = _Wishes()
+
+
+def _wishes(body: Body, headers: Mapping[str, str]) -> _Wishes:
     """Wishes of the body, or of the `x-llmr-…` headers for clients that cannot set fields."""
+    if not headers and WISHED.isdisjoint(body.fields):
+        return NO_WISHES
 
-    __slots__ = ("body", "headers")
+    def given(key: str) -> str | None:
+        return headers.get("x-llmr-" + key.replace("_", "-"))
 
-    def __init__(self, body: Body, headers: Mapping[str, str]) -> None:
-        self.body = body
-        self.headers = headers
-
-    def _header(self, key: str) -> str | None:
-        return self.headers.get("x-llmr-" + key.replace("_", "-")) if self.headers else None
-
-    def text(self, key: str) -> str | None:
-        if key in self.body.fields:
-            value: str | None = self.body.get(key, str, "a word")
-            return value
-        return self._header(key)
-
-    def number(self, key: str) -> float | None:
+    def number(key: str) -> float | None:
         value: float | None
-        if key in self.body.fields:
-            value = self.body.get(key, float, "a number")
+        if key in body.fields:
+            value = body.get(key, float, "a number")
+        elif (text := given(key)) is None:
+            return None
         else:
-            text = self._header(key)
-            if text is None:
-                return None
             try:
                 value = float(text)
             except ValueError:
@@ -230,46 +234,37 @@ class _Wishes:
             raise bad_request("out_of_range", f"{key!r} must be a number above 0.", key)
         return value
 
-    def names(self, key: str) -> tuple[str, ...]:
-        if key in self.body.fields:
-            return _names(self.body.get(key, list[str], "a list of model ids") or (), key)
-        text = self._header(key) or ""
-        return _names([word for part in text.split(",") if (word := part.strip())], key)
-
-    def weights(self) -> tuple[float, float, float] | None:
-        key, what = "weights", "an object with latency, cost and quality, numbers from 0"
-        if key in self.body.fields:
-            value = self.body.get(key, dict[str, float], what)
-        else:
-            text = self._header(key)
-            if text is None:
-                return None
-            try:
-                value = msgspec.json.decode(text, type=dict[str, float])
-            except msgspec.DecodeError:
-                raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
-        return None if value is None else normalised(value)
-
-
-class _NoWishes:
-    """Most requests have none, and need not be asked for each."""
-
-    __slots__ = ()
-
-    def text(self, key: str) -> str | None:
-        return None
-
-    def number(self, key: str) -> float | None:
-        return None
-
-    def names(self, key: str) -> tuple[str, ...]:
-        return ()
-
-    def weights(self) -> tuple[float, float, float] | None:
-        return None
+    if "priority" in body.fields:
+        priority = body.get("priority", str, "a word")
+    else:
+        priority = given("priority")
+    if "preferred_models" in body.fields:
+        preferred = body.get("preferred_models", list[str], "a list of model ids") or ()
+    else:
+        words = (word.strip() for word in (given("preferred_models") or "").split(","))
+        preferred = [word for word in words if word]
+    return _Wishes(
+        priority,
+        _weights(body, given("weights")),
+        _names(preferred, "preferred_models"),
+        number("max_latency_ms"),
+        number("max_cost_per_1k"),
+        number("max_cost_usd"),
+        number("deadline_ms"),
+    )
 
 
-NO_WISHES = _NoWishes()
+def _weights(body: Body, text: str | None) -> tuple[float, float, float] | None:
+    key, what = "weights", "an object with latency, cost and quality, numbers from 0"
+    value: dict[str, float] | None = None
+    if key in body.fields:
+        value = body.get(key, dict[str, float], what)
+    elif text is not None:
+        try:
+            value = msgspec.json.decode(text, type=dict[str, float])
+        except msgspec.DecodeError:
+            raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
+    return None if value is None else normalised(value)
 
 
 def normalised(weights: Mapping[str, float]) -> tuple[float, float, float]:

@@ -11,12 +11,14 @@ from typing import Any
 
 from llmr.errors import ApiError, internal
 from llmr.gateway import Gateway
-from llmr.observe.prometheus import Prometheus
+from llmr.observe.counts import Counts
+from llmr.observe.workers import Together
 from llmr.server.calls import MOST, Calls
 from llmr.server.direct import closes
 from llmr.server.fields import fields, must_be_json, wishes
 from llmr.server.hot import HOT, HotCall, refuse, request_id
 from llmr.server.protocol import Wire
+from llmr.server.pulse import Pulse
 from llmr.server.responder import (
     AsgiResponder,
     CallerLeft,
@@ -37,15 +39,18 @@ PROBES = ("/livez", "/readyz")
 class Application:
     """The gateway in force as an ASGI application. Another can take its place at any time."""
 
-    def __init__(self, gateway: Gateway, most: int = MOST) -> None:
-        """`most` requests are answered at once; what comes beyond is refused."""
+    def __init__(self, gateway: Gateway, most: int = MOST, figures: str | None = None) -> None:
+        """`most` requests are answered at once; what comes beyond is refused.
+
+        `figures` is a folder in which several workers add up what they count.
+        """
         self.calls = Calls(most)
         self.wire = Wire(write_s=gateway.config.limits.idle_s)
         self.serving = Serving(gateway)
-        self.prometheus = Prometheus(
-            lambda: len(self.calls), lambda: float(self.gateway.redis_connected)
-        )
-        gateway.observers.append(self.prometheus.add)
+        counts = Counts()
+        gateway.observers.append(counts.add)
+        self.together = Together(counts, figures)
+        self.pulse = Pulse(self.together)
         self.loaded_at = time.time()
         self.config_error: str | None = None
         self._rest: App | None = None
@@ -170,9 +175,29 @@ class Application:
         return {
             **gateway.health(),
             "in_flight": len(self.calls),
+            "loop_lag_ms": round(self.pulse.worst_s * 1000, 3),
             "refused": dict(self.calls.refused),
             "config": {"loaded_at": when, "error": self.config_error},
         }
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The figures of all workers for Prometheus, and their content type."""
+        from llmr.observe.prometheus import Gauge, exposition
+
+        gauges = (
+            Gauge("llmr_in_flight", "Requests being answered.", lambda: len(self.calls)),
+            Gauge(
+                "llmr_redis_connected",
+                "1 while the shared store answers.",
+                lambda: float(self.gateway.redis_connected),
+            ),
+            Gauge(
+                "llmr_loop_lag_seconds",
+                "The longest that the event loop was held up in the last minute.",
+                lambda: self.pulse.worst_s,
+            ),
+        )
+        return exposition(accept, self.together.counts(), gauges)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -182,8 +207,11 @@ class Application:
             log.exception("start-up failed")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        pulse = asyncio.create_task(self.pulse.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        pulse.cancel()
+        await self.pulse.leave()
         await self.gateway.close()
         await send({"type": "lifespan.shutdown.complete"})
 

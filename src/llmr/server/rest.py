@@ -188,7 +188,7 @@ def _state(app: FastAPI, application: Any) -> None:
 
         text = "text/plain" in accept or "openmetrics" in accept
         if form == "prometheus" or (form != "json" and text):
-            body, kind = application.prometheus.text(accept)
+            body, kind = application.exposition(accept)
             return Response(body, media_type=kind)
         return _gateway(request).window.figures(time.monotonic())
 
