@@ -1,0 +1,131 @@
+"""The router as a process: start, import, memory of requests in flight, a second worker."""
+
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench import load
+from bench.children import BenchError, Child, cores, descriptors
+from bench.compiler import Programs
+from bench.features import lines
+from bench.load import Compared, Job
+from bench.payload import HOLD
+from bench.servers import first_answer, start_router, start_upstream
+from bench.settings import SMALL, Settings
+from bench.stand import ROUTER, same
+
+IMPORTS = ("llmr", "llmr.router")
+SETTLE_S = 0.3
+RAMP_S = 2.0  # over which the requests come that stay in flight
+SPARE = 200  # descriptors beside two per request
+ONE, TWO = "one worker", "two workers"
+
+
+class InFlight(Struct, frozen=True):
+    """Bytes the router holds: before, and at most while so many requests wait for their answer."""
+
+    requests: int
+    before: int
+    most: int
+    errors: dict[str, int]
+
+
+class Start(Struct, frozen=True):
+    """Milliseconds, the median of some."""
+
+    first_answer_ms: float
+    import_ms: dict[str, float]
+
+
+def in_flight(settings: Settings, programs: Programs, folder: Path) -> InFlight:
+    """The upstream answers once all requests are there; a router of its own, filled before."""
+    count = settings.in_flight
+    if descriptors() < 2 * count + SPARE:
+        raise BenchError(
+            f"{count} requests in flight need {2 * count + SPARE} open files: ulimit -n"
+        )
+    hold = ("--hold", str(count), "--hold-ms", str(round(settings.hold_s * 1000)))
+    upstream, port = start_upstream(
+        programs, folder, *hold, events=1, interval_ms=1.0, on=cores()[1]
+    )
+    with upstream:
+        router, target = start_router(port, folder, "in-flight")
+        with router:
+            targets, on = {ROUTER: target}, cores()[1]
+            fill = Job(connections=settings.connections, requests=settings.fill)
+            load.run(programs.load, fill, same(SMALL), targets, folder, on)
+            time.sleep(SETTLE_S)
+            before = most = router.rss()
+
+            def look() -> None:
+                nonlocal most
+                most = max(most, router.rss())
+
+            job = Job(connections=count, requests=count, per_s=count / RAMP_S)
+            held = same(SMALL, user=HOLD)
+            found = load.run(programs.load, job, held, targets, folder, on, look)[ROUTER]
+    if found.answered != count:
+        raise BenchError(
+            f"of {count} requests in flight {found.answered} were answered: {found.errors}"
+        )
+    return InFlight(count, before, most, found.errors)
+
+
+def start(settings: Settings, programs: Programs, folder: Path) -> Start:
+    """How long it takes until there is an answer, and until there is a package."""
+    upstream, port = start_upstream(programs, folder, events=1, interval_ms=1.0, on=cores()[1])
+    with upstream:
+        took = [_start_to_answer(port, folder) for _ in range(settings.starts)]
+    return Start(statistics.median(took), _import_times(settings.starts, folder))
+
+
+def workers(settings: Settings, programs: Programs, folder: Path) -> Compared:
+    """One worker on one core and two on two, with load and upstream on the same two cores."""
+    both = sorted({*cores()[0], *cores()[1]})
+    upstream, port = start_upstream(programs, folder, events=1, interval_ms=1.0, on=both)
+    job = Job(
+        connections=settings.connections,
+        requests=settings.busy,
+        rounds=settings.rounds,
+        warm_up=settings.warm_up,
+        round_s=settings.round_s,
+    )
+    with upstream:
+        one, one_target = start_router(port, folder, "one")
+        with one:
+            two, two_target = start_router(port, folder, "two", workers=2, on=both)
+            with two:
+                first_answer(two_target)
+                targets = {ONE: one_target, TWO: two_target}
+                found = load.run(programs.load, job, same(SMALL), targets, folder, both)
+        lines(one.log_text(), found[ONE].sent)
+        lines(two.log_text(), found[TWO].sent + 1)
+    return found
+
+
+def _start_to_answer(upstream: int, folder: Path) -> float:
+    """Milliseconds from starting the router to its first whole answer."""
+    begun = time.perf_counter()
+    router, target = start_router(upstream, folder, "start")
+    with router:
+        first_answer(target)
+        return round((time.perf_counter() - begun) * 1000, 1)
+
+
+def _import_times(count: int, folder: Path) -> dict[str, float]:
+    """Milliseconds `import llmr` and the first use of its `Router` take, as -X importtime tells."""
+    found: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    log = folder / "importtime.log"
+    command = [sys.executable, "-X", "importtime", "-c", "from llmr import Router"]
+    for _ in range(count):
+        with Child(command, cores()[0], cwd=folder, log=log) as child:
+            child.ask(b"", 30.0)
+            text = child.log_text()
+        for name in IMPORTS:
+            if line := re.search(rf"\| +(\d+) \| +{re.escape(name)}$", text, re.MULTILINE):
+                found[name].append(int(line[1]) / 1000.0)
+    return {name: round(statistics.median(took), 1) for name, took in found.items() if took}
