@@ -4,6 +4,7 @@ They are installed from their registries, by package name, into a folder that is
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -91,8 +92,14 @@ def _start_litellm(program: Path, upstream: int, folder: Path) -> tuple[Child, T
     config.write_text(LITELLM_CONFIG.format(port=upstream))
     port = free_port()
     command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    target = Target(port, model="bench", headers={"authorization": "Bearer bench-dummy-key"})
+    key = f"sk-{secrets.token_hex(24)}"  # without one, or with a weak one, it does not start
+    env = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MASTER_KEY": key,
+    }
+    target = Target(port, model="bench", headers={"authorization": f"Bearer {key}"})
     return _started(LITELLM, command, env, target, folder)
 
 

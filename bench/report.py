@@ -144,10 +144,10 @@ def row(label: str, *cells: str, indent: str = "  ") -> str:
 
 def as_data(row: Row) -> dict[str, object]:
     """A row as it stands in the file."""
-    sign = ">=" if row.at_least else "<="
     return {
         "name": row.name,
-        "target": f"{sign} {row.target:g}",
+        "target": row.target,
+        "at_least": row.at_least,
         "measured": row.measured,
         "unit": row.unit,
         "met": row.met,
