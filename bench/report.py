@@ -108,9 +108,11 @@ def problems(figures: Figures) -> Iterator[str]:
         for target, one in (by or {}).items():
             for problem, count in one.errors.items():
                 yield f"  PROBLEM: {label}, {target}: {count} × {problem}"
-    if figures.soak is not None:
-        for problem, count in figures.soak.errors.items():
-            yield f"  PROBLEM: soak: {count} × {problem}"
+    held = figures.in_flight.errors if figures.in_flight is not None else {}
+    soaked = figures.soak.errors if figures.soak is not None else {}
+    for label, errors in (("requests in flight", held), ("soak", soaked)):
+        for problem, count in errors.items():
+            yield f"  PROBLEM: {label}: {count} × {problem}"
 
 
 def proof(features: Features) -> Iterator[str]:

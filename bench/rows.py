@@ -72,7 +72,8 @@ def rows(figures: Figures, method: Settings) -> list[Row]:
         found += _streams(figures.streams, method)
     if figures.in_flight is not None:
         there = figures.in_flight
-        each = (there.most - there.before) / there.requests / KILO
+        grown = (there.most - there.before) / there.requests / KILO
+        each = None if there.errors else grown  # what is not answered holds nothing
         name = f"{there.requests:,} requests in flight, memory of each"
         found.append(Row(name, 12.0, each, "KB"))
     if figures.idle is not None:
@@ -93,9 +94,9 @@ def rows(figures: Figures, method: Settings) -> list[Row]:
         two = by[TWO] / max(LEAST, by[ONE])
         found.append(Row("two workers on two cores / one", 1.45, two, "×", True))
     if figures.soak is not None:
-        grown = figures.soak.held[-1] / figures.soak.held[0]
+        longer = figures.soak.held[-1] / figures.soak.held[0]
         name = f"{figures.soak.requests[-1]:,} mixed requests, memory / after the first"
-        found.append(Row(name, 1.1, grown, "×"))
+        found.append(Row(name, 1.1, longer, "×"))
     return found
 
 

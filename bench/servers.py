@@ -26,7 +26,11 @@ ROUTER_CONFIG = """\
 server: {{host: 127.0.0.1, port: 0}}
 upstreams:
   openrouter: {{base_url: "http://127.0.0.1:{port}/v1", api_key: bench-dummy-key}}
-state: {{path: "{folder}/state.db"}}
+{more}state: {{path: "{folder}/state.db"}}
+"""
+
+OWN_UPSTREAM = """\
+  {name}: {{base_url: "http://127.0.0.1:{port}/v1", models: [{{id: {name}}}]}}
 """
 
 NGINX_CONFIG = """\
@@ -87,16 +91,26 @@ def start_upstream(
 
 
 def start_router(
-    upstream: int, folder: Path, name: str = "router", *, workers: int = 1, on: Sequence[int] = ()
+    upstream: int,
+    folder: Path,
+    name: str = "router",
+    *,
+    workers: int = 1,
+    on: Sequence[int] = (),
+    own: Sequence[str] = (),
 ) -> tuple[Child, Target]:
-    """`llmr serve` with its defaults, over the whole bundled catalogue."""
-    own = folder / name
-    own.mkdir(exist_ok=True)
-    config = own / "config.yaml"
-    config.write_text(ROUTER_CONFIG.format(port=upstream, folder=own))
+    """`llmr serve` with its defaults, over the whole bundled catalogue.
+
+    `own`: more upstreams, each with one model of its own name.
+    """
+    home = folder / name
+    home.mkdir(exist_ok=True)
+    config = home / "config.yaml"
+    more = "".join(OWN_UPSTREAM.format(name=one, port=upstream) for one in own)
+    config.write_text(ROUTER_CONFIG.format(port=upstream, folder=home, more=more))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMR_", "OPENROUTER_"))}
     command = module("llmr", "serve", "--config", str(config), "--workers", str(workers))
-    child = Child(command, on or cores()[0], cwd=own, env=kept, log=own / "log")
+    child = Child(command, on or cores()[0], cwd=home, env=kept, log=home / "log")
     try:
         ready = _READY.search(child.line())
         if ready is None:
