@@ -58,6 +58,11 @@ def test_the_committed_picture_is_what_the_code_draws(name: str, drawn: dict[str
         assert file.read_bytes() == drawn[name].encode(), stale
 
 
+def test_what_was_measured_is_shown_with_its_method(drawn: dict[str, str]) -> None:
+    shown = "(../docs/img/bench.svg)" in (ROOT / "bench" / "README.md").read_text()
+    assert shown == ("bench.svg" in drawn), "bench/README.md has to show docs/img/bench.svg"
+
+
 def test_every_picture_is_xml_with_a_title(figures: ModuleType, drawn: dict[str, str]) -> None:
     for svg in (*drawn.values(), figures.measured(result("2026-01-01T00:00:00Z"))):
         root = ElementTree.fromstring(svg)  # noqa: S314 - our own words

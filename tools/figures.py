@@ -307,7 +307,7 @@ def priorities() -> str:
 
 FORM = 2  # of the results; older ones have no rows
 NGINX, ROUTER = "nginx", "router"
-PLOT_X, PLOT_WIDTH, PLOT_Y, PLOT_ROW = 330, 350, 98, 30
+PLOT_X, PLOT_WIDTH, PLOT_Y, PLOT_ROW = 290, 350, 98, 30
 SHARE_MOST = 2.0  # a bar that is longer is cut
 
 
@@ -335,6 +335,11 @@ def ratios(row: dict[str, Any]) -> dict[str, float]:
     """Each server's figure over nginx's; what was measured straight is no server."""
     base = row["by"][NGINX]
     return {k: v / base for k, v in row["by"].items() if k not in (NGINX, "direct") and v > 0}
+
+
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw_ratio(row: dict[str, Any], y: float, low: float, high: float) -> Iterator[str]:
@@ -365,7 +370,7 @@ def draw_share(row: dict[str, Any], y: float) -> Iterator[str]:
     yield text(28, y + 4, row["name"])
     yield rect("track", PLOT_X, y - BAR_HEIGHT / 2, PLOT_WIDTH, BAR_HEIGHT)
     yield rect("latency" if row["met"] else "cost", PLOT_X, y - BAR_HEIGHT / 2, width, BAR_HEIGHT)
-    told = f"{row['measured']:.3g} {unit}  (≤ {row['target']:g})"
+    told = f"{short(row['measured'])} {unit}  (≤ {row['target']:g})"
     yield text(WIDTH - 28, y + 4, told, "bold" if row["met"] else "", "end")
 
 
@@ -399,7 +404,7 @@ def measured(result: dict[str, Any]) -> str:
         parts += draw_share(row, bottom + 50 + place * PLOT_ROW)
     height = bottom + 50 + len(others) * PLOT_ROW
     parts.append(f'<path class="side" d="M{goal:g} {bottom + 36} V{height - 18}"/>')
-    told = "; ".join(f"{r['name']}: {r['measured']:.3g} {r['unit']}" for r in (*first, *others))
+    told = "; ".join(f"{r['name']}: {short(r['measured'])} {r['unit']}" for r in (*first, *others))
     return picture("What was measured beside nginx", told, height, parts)
 
 
