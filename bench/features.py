@@ -18,7 +18,7 @@ ON = (
     "health, cooldown and retry budget",
     "whole catalogue",
 )
-PATIENCE_S = 2.0  # the record of an answer may come just after it
+PATIENCE_S = 10.0  # the record of an answer may come just after it
 _COUNTED = re.compile(rb"^llmr_requests_total\{[^}]*\} (\S+)$", re.MULTILINE)
 _LINE = re.compile(r"^\S+ \S+ \w+ +\d{3} .* cache=", re.MULTILINE)
 _LOST = re.compile(r"^(\d+) log lines were lost$", re.MULTILINE)

@@ -104,6 +104,7 @@ def workers(settings: Settings, programs: Programs, folder: Path) -> Compared:
                 first_answer(two_target)
                 targets = {ONE: one_target, TWO: two_target}
                 found = load.run(programs.load, job, same(SMALL), targets, folder, both)
+                time.sleep(SETTLE_S)  # what the logs have pending at the end is soon given up
         lines(one.log_text(), found[ONE].sent)
         lines(two.log_text(), found[TWO].sent + 1)
     return found

@@ -132,9 +132,10 @@ def _streams(figures: Streams, method: Settings) -> Iterator[Row]:
 
 
 def added(by: Compared, share: str) -> dict[str, float]:
-    """Microseconds that each server adds to the direct percentile."""
+    """Microseconds that each server that answered adds to the direct percentile."""
     base: float = getattr(by[DIRECT].took, share)
-    return {k: getattr(v.took, share) - base for k, v in by.items() if k != DIRECT}
+    answered = {k: v.took for k, v in by.items() if k in (ROUTER, NGINX) or v.took.count}
+    return {k: getattr(took, share) - base for k, took in answered.items() if k != DIRECT}
 
 
 def _ratio(by: dict[str, float]) -> float | None:
