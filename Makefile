@@ -1,4 +1,5 @@
-# The verbs of this repository. Nothing but Python 3.11+, git and make is needed.
+# The verbs of this repository. Nothing but Python 3.11+, git and make is needed; `make bench` and the
+# tests of it want a C compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install run test soak bench lint check-python clean figures
+.PHONY: install run test soak soak-memory bench lint check-python clean figures
 
 install: $(STAMP)  ## make .venv from the lock file
 
@@ -21,7 +22,7 @@ lint: $(DEV_STAMP)  ## style, types, and what grew too large
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(DEV_STAMP)  ## what a decision and a request cost here
+bench: $(DEV_STAMP)  ## what a decision and a request cost here, beside nginx
 	@$(BIN)/python -m bench
 
 figures: $(DEV_STAMP)  ## redraw the pictures of the README from the code and the data
@@ -53,3 +54,6 @@ clean:
 
 soak: $(DEV_STAMP)  ## ten thousand random schedules of faults, in virtual time
 	@SCHEDULES=10000 $(BIN)/python -m pytest -q tests/test_schedules.py
+
+soak-memory: $(DEV_STAMP)  ## two million mixed requests: whether memory grows
+	@$(BIN)/python -m bench --soak

@@ -1,10 +1,11 @@
 """Child processes: each kept to a core, each ended by its own id."""
 
 import os
+import resource
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,12 +18,24 @@ class BenchError(Exception):
     """Something could not be measured; the text says what."""
 
 
-def cores() -> tuple[int | None, int | None]:
-    """(core of what is measured, core of what measures); None where there is no choice."""
+def cores() -> tuple[list[int], list[int]]:
+    """(core of what is measured, core of what measures): the same one where there is no other."""
     if not hasattr(os, "sched_getaffinity"):
-        return None, None
+        return [], []
     free = sorted(os.sched_getaffinity(0))
-    return (free[0], free[1]) if len(free) > 1 else (None, None)
+    return free[:1], free[1:2] or free[:1]
+
+
+def raise_descriptors() -> None:
+    """Let the children have as many descriptors as they are allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptors() -> int:
+    """How many a child may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 class Child:
@@ -31,13 +44,13 @@ class Child:
     def __init__(
         self,
         command: list[str],
-        core: int | None = None,
+        on: Sequence[int] = (),
         *,
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> None:
-        """`log`: where its stderr goes; without it, to this process's own."""
+        """`on`: the cores it is kept to. `log`: where its stderr goes; else to this process's."""
         self._command = command
         self._log = log
         stderr = log.open("wb") if log is not None else None
@@ -54,8 +67,8 @@ class Child:
         finally:
             if stderr is not None:
                 stderr.close()
-        if core is not None:
-            os.sched_setaffinity(self._process.pid, {core})
+        if on:
+            os.sched_setaffinity(self._process.pid, on)
 
     @property
     def pid(self) -> int:
@@ -68,7 +81,7 @@ class Child:
         ready, _, _ = select.select([out], [], [], PATIENCE_S)
         line = out.readline() if ready else b""
         if not line:
-            raise BenchError(f"{self._named()} did not start.{self._last_words()}")
+            raise BenchError(f"{self._named()} did not start.{self.last_words()}")
         return bytes(line).decode()
 
     def ask(self, question: bytes, limit_s: float) -> bytes:
@@ -78,30 +91,29 @@ class Child:
         except subprocess.TimeoutExpired:
             raise BenchError(f"{self._named()} took more than {limit_s:.0f} s.") from None
         if self._process.returncode:
-            raise BenchError(f"{self._named()} failed.{self._last_words()}")
+            raise BenchError(f"{self._named()} failed.{self.last_words()}")
         return answer
+
+    def ended(self, within_s: float) -> bool:
+        """Whether it has ended by itself, after so long at most."""
+        try:
+            self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def log_text(self) -> str:
         """What it wrote to its log."""
         return self._log.read_text(errors="replace") if self._log and self._log.exists() else ""
 
-    def rss_mb(self) -> float | None:
-        """Memory it holds, in MiB."""
-        status = Path(f"/proc/{self.pid}/status")
-        if status.exists():
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            kib = fields["VmRSS"].split()[0]
-        else:
-            ps = ["ps", "-o", "rss=", "-p", str(self.pid)]
-            kib = subprocess.run(ps, capture_output=True, text=True, check=False).stdout.strip()
-        return round(int(kib) / 1024, 1) if kib else None
+    def rss(self) -> int:
+        """Bytes of memory it holds."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
 
-    def cpu_s(self) -> float | None:
-        """Processor seconds it has used, where the system tells."""
-        stat = Path(f"/proc/{self.pid}/stat")
-        if not stat.exists():
-            return None
-        fields = stat.read_text().rpartition(")")[2].split()
+    def cpu_s(self) -> float:
+        """Processor seconds it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
@@ -121,7 +133,8 @@ class Child:
     def _named(self) -> str:
         return " ".join(Path(part).name for part in self._command[:3])
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of its log, to be shown."""
         lines = self.log_text().strip().splitlines()[-5:]
         return "".join(f"\n  {line}" for line in lines)
 

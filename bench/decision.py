@@ -1,4 +1,4 @@
-"""What deciding costs on one core, without a network, over the whole bundled catalogue.
+"""What deciding costs on one core, without a network, over the rows of the bundled catalogue.
 
 `python -m bench.decision` prints its figures as JSON; `python -m bench` keeps it to one core.
 """
@@ -24,8 +24,7 @@ from llmr.core.explain import explain
 from llmr.core.request import Request
 from llmr.gateway import Gateway
 
-BUDGET_P50_US, BUDGET_P99_US = 50.0, 200.0
-SYNTHETIC_SHARE = 10  # the synthetic catalogue gets a tenth of the repetitions
+LARGE_SHARE = 10  # the large catalogue gets a tenth of the repetitions
 
 
 class Catalogue(Struct, frozen=True):
@@ -50,34 +49,31 @@ class Catalogue(Struct, frozen=True):
 class DecisionFigures(Struct, frozen=True):
     """Everything this part measures."""
 
-    bundled: Catalogue
-    synthetic: Catalogue
+    usual: Catalogue
+    large: Catalogue
     parse_small: Spread
     parse_large: Spread
-
-
-def meets_budget(times: Spread) -> bool:
-    """Whether times are within p50 ≤ 50 µs and p99 ≤ 200 µs."""
-    return times.p50 <= BUDGET_P50_US and times.p99 <= BUDGET_P99_US
 
 
 def run(settings: Settings) -> DecisionFigures:
     """Measure all of it in this process."""
     gateway = Gateway(configuration.build({}, {}), assume_keys=True)
     mix = [gateway.request(Body(body), {}, "route") for body in bodies(settings.shapes, None)]
-    bundled = over_catalogue(gateway, mix, settings)
+    rows, (usual, large) = gateway.snapshot, settings.catalogues
+    gateway.snapshot = grown(rows, usual)
+    first = over_catalogue(gateway, mix, settings)
     parses = [
         spread(timed(partial(parsed, gateway, payload.request(size)), settings.parses))
         for size in (SMALL, LARGE)
     ]
-    gateway.snapshot = grown(gateway.snapshot, settings.synthetic_models)
+    gateway.snapshot = grown(rows, large)
     fewer = replace(
         settings,
-        passes=max(1, settings.passes // SYNTHETIC_SHARE),
-        repeats=settings.repeats // SYNTHETIC_SHARE,
-        samples=max(1, settings.samples // SYNTHETIC_SHARE),
+        passes=max(1, settings.passes // LARGE_SHARE),
+        repeats=settings.repeats // LARGE_SHARE,
+        samples=max(1, settings.samples // LARGE_SHARE),
     )
-    return DecisionFigures(bundled, over_catalogue(gateway, mix, fewer), parses[0], parses[1])
+    return DecisionFigures(first, over_catalogue(gateway, mix, fewer), parses[0], parses[1])
 
 
 def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> Catalogue:

@@ -10,6 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench.children import ROOT
+from bench.compiler import COMPILER
+from bench.servers import NGINX_PLACES
 
 PACKAGES = ("llmr", "uvloop", "httptools", "uvicorn", "msgspec")
 
@@ -48,11 +50,13 @@ def _cpu() -> str:
 
 
 def versions() -> dict[str, str]:
-    """What was running: the interpreter, the packages on the hot path, nginx where it is there."""
+    """What was running: interpreter, packages of the hot path, compiler, and nginx."""
     found = {"python": platform.python_version()}
     found |= {name: version(name) for name in PACKAGES}
-    if told := _said("nginx", "-v"):
-        found["nginx"] = told.rpartition("/")[2]
+    nginx = shutil.which("nginx", path=NGINX_PLACES)
+    if nginx is not None:
+        found["nginx"] = _said(nginx, "-v").rpartition("/")[2]
+    found[COMPILER] = _said(COMPILER, "-dumpversion")
     return found
 
 

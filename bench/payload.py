@@ -1,36 +1,46 @@
 """The fixed bytes of the measurements: the requests, the answer, the events of a stream."""
 
-import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 CHAT = "/v1/chat/completions"
 TEXT = " ".join(["A fixed answer, as long as answers often are."] * 24)
-SENT = re.compile(rb"sent=(\d+\.\d+);")  # when the upstream wrote an event, on the shared clock
+MARK = "event=000000 sent=0000000000000000000;"  # the upstream writes its number and the time
 DONE = b"data: [DONE]\n\n"
+HOLD = "hold="  # in the text of a request: the upstream keeps it waiting, where it is told to
 USAGE = {"prompt_tokens": 480, "completion_tokens": 240, "total_tokens": 720}
 _IDENTITY = {"id": "chatcmpl-bench", "created": 1_700_000_000, "model": "bench/fixed"}
 
 
-def request(size: int, stream: bool = False) -> bytes:
+class Target(Struct, frozen=True):
+    """Something that answers chat requests on the loopback."""
+
+    port: int
+    path: str = CHAT
+    model: str = "auto"
+    headers: dict[str, str] = {}
+
+
+def request(size: int, stream: bool = False, model: str = "auto", **more: Any) -> bytes:
     """A chat request of about `size` bytes."""
     system = "You are a careful assistant. Answer in the language of the question."
-    fields = {
-        "model": "auto",
+    fields: dict[str, Any] = {
+        "model": model,
         "messages": [
             {"role": "system", "content": system},
             {"role": "user", "content": ""},
         ],
         "max_tokens": 400,
+        **more,
         "stream": stream,
     }
     words = "Tell me what a router of language models does, and why. "
     missing = max(1, size - len(msgspec.json.encode(fields)))
-    text = (words * (missing // len(words) + 1))[:missing]
-    fields["messages"] = [
-        {"role": "system", "content": system},
-        {"role": "user", "content": text},
-    ]
+    fields["messages"][1]["content"] = (words * (missing // len(words) + 1))[:missing]
     return msgspec.json.encode(fields)
 
 
@@ -60,16 +70,49 @@ def _event(fields: dict[str, object]) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-def models() -> bytes:
-    """A small catalogue."""
-    row = {"id": "bench/fixed", "object": "model", "context_length": 1_000_000}
-    return msgspec.json.encode({"object": "list", "data": [row]})
-
-
-def http_post(port: int, body: bytes) -> bytes:
+def http_post(target: Target, body: bytes) -> bytes:
     """A whole HTTP request for a chat completion."""
+    fields = {
+        "host": f"127.0.0.1:{target.port}",
+        "content-type": "application/json",
+        **target.headers,
+        "content-length": str(len(body)),
+    }
+    head = f"POST {target.path} HTTP/1.1\r\n"
+    return (head + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n").encode() + body
+
+
+def write_requests(file: Path, requests: Iterable[tuple[bytes, bool]]) -> None:
+    """Requests and whether each is streamed, in the form the load generator reads."""
+    parts = []
+    for data, stream in requests:
+        parts += [b"%d %s\n" % (len(data), b"stream" if stream else b"whole"), data]
+    file.write_bytes(b"".join(parts))
+
+
+def write_replies(folder: Path) -> None:
+    """Everything the upstream ever answers, a file each."""
+    folder.mkdir()
+    missing = b'{"error":{"message":"There is nothing here.","code":404}}'
+    tail = event("", "stop") + usage_event() + DONE
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+        b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
     )
-    return head.encode() + body
+    for name, data in {
+        "whole": _whole(b"200 OK", completion()),
+        "missing": _whole(b"404 Not Found", missing),
+        "head": head + _chunk(event(None)),
+        "event": _chunk(event(MARK)),
+        "tail": _chunk(tail) + b"0\r\n\r\n",
+    }.items():
+        (folder / name).write_bytes(data)
+
+
+def _whole(status: bytes, body: bytes) -> bytes:
+    fields = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    return b"HTTP/1.1 %s\r\n%s%s" % (status, fields, body)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)

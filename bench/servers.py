@@ -1,23 +1,36 @@
 """What is compared: the upstream itself, the router, and nginx where it is installed."""
 
+import http.client
 import os
 import re
 import shutil
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from bench import payload
 from bench.children import PATIENCE_S, BenchError, Child, cores, module
+from bench.compiler import Programs
+from bench.payload import Target
+from bench.settings import SMALL
 
+NGINX_PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+NO_NGINX = "nginx is not installed, and the ratios to it are left out: apt-get install nginx-light"
 _READY = re.compile(r"http://127\.0\.0\.1:(\d+)")
+_DECISION = "x-llmr-decision-id"
 
 ROUTER_CONFIG = """\
 server: {{host: 127.0.0.1, port: 0}}
 upstreams:
   openrouter: {{base_url: "http://127.0.0.1:{port}/v1", api_key: bench-dummy-key}}
-state: {{path: "{folder}/state.db"}}
+{more}state: {{path: "{folder}/state.db"}}
+"""
+
+OWN_UPSTREAM = """\
+  {name}: {{base_url: "http://127.0.0.1:{port}/v1", models: [{{id: {name}}}]}}
 """
 
 NGINX_CONFIG = """\
@@ -26,7 +39,7 @@ master_process off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/nginx-error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   keepalive_requests 100000000;
@@ -38,7 +51,7 @@ http {{
   scgi_temp_path {folder}/scgi;
   upstream bench {{
     server 127.0.0.1:{upstream};
-    keepalive 512;
+    keepalive 2048;
     keepalive_requests 100000000;
   }}
   server {{
@@ -54,10 +67,21 @@ http {{
 """
 
 
-def start_upstream(events: int, interval_ms: float) -> tuple[Child, int]:
-    """(process, port) of the upstream. It hides its catalogue, so that the bundled one stays."""
-    flags = ("--no-models", "--events", str(events), "--interval-ms", str(interval_ms))
-    child = Child(module("bench.upstream", *flags), cores()[1])
+def start_upstream(
+    programs: Programs,
+    folder: Path,
+    *flags: str,
+    events: int,
+    interval_ms: float,
+    on: Sequence[int],
+) -> tuple[Child, int]:
+    """(process, port) of the upstream. It has no catalogue, so that the bundled one stays."""
+    replies = folder / "replies"
+    if not replies.exists():
+        payload.write_replies(replies)
+    command = [str(programs.upstream), "--replies", str(replies), "--events", str(events)]
+    command += ["--interval-us", str(round(interval_ms * 1000)), *flags]
+    child = Child(command, on, log=folder / "upstream.log")
     try:
         port: int = msgspec.json.decode(child.line())["port"]
     except BaseException:
@@ -66,57 +90,93 @@ def start_upstream(events: int, interval_ms: float) -> tuple[Child, int]:
     return child, port
 
 
-def start_router(upstream: int, folder: Path) -> tuple[Child, int]:
-    """(process, port) of `llmr serve` with its defaults, over the whole bundled catalogue."""
-    config = folder / "config.yaml"
-    config.write_text(ROUTER_CONFIG.format(port=upstream, folder=folder))
+def start_router(
+    upstream: int,
+    folder: Path,
+    name: str = "router",
+    *,
+    workers: int = 1,
+    on: Sequence[int] = (),
+    own: Sequence[str] = (),
+) -> tuple[Child, Target]:
+    """`llmr serve` with its defaults, over the whole bundled catalogue.
+
+    `own`: more upstreams, each with one model of its own name.
+    """
+    home = folder / name
+    home.mkdir(exist_ok=True)
+    config = home / "config.yaml"
+    more = "".join(OWN_UPSTREAM.format(name=one, port=upstream) for one in own)
+    config.write_text(ROUTER_CONFIG.format(port=upstream, folder=home, more=more))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMR_", "OPENROUTER_"))}
-    command = module("llmr", "serve", "--config", str(config))
-    child = Child(command, cores()[0], cwd=folder, env=kept, log=folder / "router.log")
+    command = module("llmr", "serve", "--config", str(config), "--workers", str(workers))
+    child = Child(command, on or cores()[0], cwd=home, env=kept, log=home / "log")
     try:
         ready = _READY.search(child.line())
         if ready is None:
             raise BenchError("llmr serve did not say where it listens.")
+        return child, Target(int(ready[1]))
     except BaseException:
         child.stop()
         raise
-    return child, int(ready[1])
 
 
-def start_nginx(upstream: int, folder: Path) -> tuple[Child, int] | None:
-    """(process, port) of nginx as a plain reverse proxy; None where it is not installed."""
-    program = shutil.which("nginx")
+def start_nginx(upstream: int, folder: Path) -> tuple[Child, Target] | None:
+    """nginx as a plain reverse proxy; None where it is not installed."""
+    program = shutil.which("nginx", path=NGINX_PLACES)
     if program is None:
         return None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     config = folder / "nginx.conf"
     config.write_text(NGINX_CONFIG.format(folder=folder, upstream=upstream, port=port))
     errors = folder / "nginx-start.log"
     command = [program, "-p", str(folder), "-e", str(errors), "-c", str(config)]
     child = Child(command, cores()[0], cwd=folder, log=folder / "nginx.log")
-    try:
-        _wait_for(port, "nginx")
-    except BaseException:
-        child.stop()
-        raise
-    return child, port
+    wait_for(child, port, "nginx")
+    return child, Target(port)
 
 
-def connect(port: int) -> socket.socket:
-    """A connection to a port of the loopback."""
-    return socket.create_connection(("127.0.0.1", port), 10.0)
+def free_port() -> int:
+    """A port of the loopback that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
-def _wait_for(port: int, name: str) -> None:
-    """Return once something listens on the port."""
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
+def wait_for(child: Child, port: int, name: str, limit_s: float = PATIENCE_S) -> None:
+    """Return once it listens on the port; where it never does, it is ended."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until and not child.ended(0.01):
         try:
-            connect(port).close()
+            socket.create_connection(("127.0.0.1", port), 10.0).close()
         except OSError:
-            time.sleep(0.01)
-        else:
-            return
-    raise BenchError(f"{name} does not listen.")
+            continue
+        return
+    child.stop()
+    raise BenchError(f"{name} does not listen.{child.last_words()}")
+
+
+def ask(
+    target: Target, method: str, path: str, body: bytes | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """One request on a connection of its own: status, header, body."""
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=PATIENCE_S)
+    try:
+        headers = {"content-type": "application/json", **target.headers}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"{method} {path} was not answered: {error}") from None
+    finally:
+        connection.close()
+
+
+def first_answer(target: Target, name: str = "the router") -> str | None:
+    """One request, whose answer must be right; the id of its decision where it has one."""
+    data = payload.request(SMALL, model=target.model)
+    status, headers, answer = ask(target, "POST", target.path, data)
+    if status != 200 or payload.TEXT.encode() not in answer:
+        raise BenchError(f"the first answer of {name} is not right: {status} {answer[-500:]!r}")
+    return headers[_DECISION]

@@ -6,60 +6,89 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from bench.__main__ import main
-from bench.callers import judged, whole_size
+from bench import load
+from bench.__main__ import main, median
 from bench.children import BenchError, Child, module
-from bench.overhead import DIRECT, ROUTER
-from bench.payload import completion, request
-from bench.report import Report
+from bench.compiler import Programs, compiled
+from bench.features import lines
+from bench.load import Compared, Job, Measured
+from bench.payload import DONE, MARK, Target, completion, event, request
+from bench.report import Report, as_data, targets
+from bench.rows import Figures, Row, Soak, rows
 from bench.settings import LARGE, QUICK, SMALL
 from bench.spread import Spread, spread
+from bench.stand import DIRECT, NGINX, ROUTER, same
+from bench.wire import Latency, Throughput
+from tests.raw_upstream import answering, chunked, reply, serving_beside
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the bench waits with epoll")
 
 
 def sane(times: Spread) -> bool:
     return times.count > 0 and 0 < times.p50 <= times.p99 <= times.p999 <= times.most
 
 
+@only_linux
 def test_a_quick_measurement_measures_everything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--quick", "--save", str(tmp_path)]) == 0
+    assert main(["--quick", "--save", str(tmp_path)]) == 0, capsys.readouterr().err
     table = capsys.readouterr().out
-    assert "Deciding" in table
+    assert "Targets" in table
     assert "PROBLEM" not in table
     (file,) = tmp_path.iterdir()
     report = msgspec.json.decode(file.read_bytes(), type=Report)
     assert report.quick
     assert report.method == QUICK
+    assert report.rows == [as_data(row) for row in rows(report.figures, QUICK)]
+    assert len(report.rows) == 16
 
-    decision = report.decision
-    assert decision is not None
-    assert decision.bundled.routable > 100
-    assert decision.synthetic.routable == QUICK.synthetic_models
-    for catalogue in (decision.bundled, decision.synthetic):
+    figures = report.figures
+    assert figures.decision is not None
+    for catalogue, models in zip(
+        (figures.decision.usual, figures.decision.large), QUICK.catalogues, strict=True
+    ):
+        assert catalogue.routable == models
         assert 1 < catalogue.shapes <= QUICK.shapes
         assert all(map(sane, (catalogue.cold, catalogue.warm, catalogue.alone)))
         assert all(map(sane, (catalogue.repeated, catalogue.explain, catalogue.publish)))
-    assert sane(decision.parse_small)
-    assert sane(decision.parse_large)
+    assert sane(figures.decision.parse_small)
+    assert sane(figures.decision.parse_large)
 
-    overhead = report.overhead
-    assert overhead is not None
-    assert not overhead.log
+    assert figures.latency is not None
+    assert figures.throughput is not None
+    assert figures.streams is not None
     for target in (DIRECT, ROUTER):
-        for measured in (overhead.single_small[target], overhead.single_large[target]):
-            assert measured.answered == QUICK.rounds * QUICK.single
-            assert sane(measured.took)
-        for by in overhead.busy.values():
-            assert by[target].answered == QUICK.rounds * QUICK.busy
-            assert by[target].per_s > 0
-        streams = overhead.streams[target]
-        assert streams.answered == QUICK.stream_rounds * QUICK.streams
-        assert streams.late.count == streams.answered * QUICK.events
-        assert not streams.errors
-    assert overhead.start_ms > 0
-    assert set(overhead.import_ms) == {"llmr", "llmr.router"}
+        for by in (figures.latency.small, figures.latency.large, figures.latency.hit):
+            assert by[target].answered == QUICK.rounds * QUICK.single
+            assert sane(by[target].took)
+        assert figures.throughput.busy[target].answered == QUICK.rounds * QUICK.busy
+        for by, count in (
+            (figures.streams.some, QUICK.streams),
+            (figures.streams.many, QUICK.many_streams),
+        ):
+            assert by[target].answered == QUICK.stream_rounds * count
+            assert by[target].late.count == by[target].answered * QUICK.events
+    assert figures.in_flight is not None
+    assert figures.in_flight.requests == QUICK.in_flight
+    assert figures.start is not None
+    assert set(figures.start.import_ms) == {"llmr", "llmr.router"}
+    features = report.features
+    assert features is not None
+    assert features.sent == features.counted == features.logged + features.lines_lost
+    assert not features.complaints
+
+
+@only_linux
+def test_a_soak_takes_the_memory_piece_by_piece(tmp_path: Path) -> None:
+    assert main(["--soak", "400", "--save", str(tmp_path)]) == 0
+    (file,) = tmp_path.iterdir()
+    soak = msgspec.json.decode(file.read_bytes(), type=Report).figures.soak
+    assert soak is not None
+    assert soak.requests == [200, 400]
+    assert not soak.errors
 
 
 def test_requests_have_the_size_they_are_said_to_have() -> None:
@@ -73,16 +102,149 @@ def test_percentiles_are_times_that_were_measured() -> None:
     assert spread([]).count == 0
 
 
-def test_an_answer_is_judged_by_status_size_and_text() -> None:
-    body = completion()
-    good = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    size = whole_size(good)
-    assert size == len(good)
-    assert whole_size(good[:20]) == 0
-    assert judged(good, size) is None
-    assert judged(good.replace(b"200 OK", b"503 No"), size) == "status 503"
-    assert judged(good + b"x", size) == "wrong answer"
-    assert judged(good.replace(b"often", b"never"), size) == "wrong answer"
+# --- the load generator ---
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return compiled(tmp_path_factory.mktemp("native"))
+
+
+WHOLE = reply(completion(), "content-type: application/json")
+EVENTS = [event(None), event(MARK), event(MARK.replace("event=000000", "event=000001"))]
+END = [event("", "stop"), DONE]
+STREAM = "content-type: text/event-stream\r\n"
+
+
+def streamed(*events: bytes) -> bytes:
+    return chunked(*events, fields=STREAM)
+
+
+@only_linux
+@pytest.mark.parametrize(
+    ("answer", "stream", "problem"),
+    [
+        (WHOLE, False, None),
+        (WHOLE.replace(b"200 OK", b"503 No"), False, "status 503"),
+        (WHOLE.replace(b"often", b"never"), False, "wrong answer"),
+        (WHOLE + b"x", False, "more than promised"),
+        (WHOLE[:-1], False, "connection lost"),
+        (b"What?\r\n\r\n", False, "not HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", False, "not HTTP/1.1"),
+        (chunked(completion()), False, None),
+        (chunked(completion(), end=b""), False, "connection lost"),
+        (WHOLE, True, "not a stream"),
+        (streamed(*EVENTS, *END), True, None),
+        (streamed(b"".join(EVENTS)[:50], b"".join([*EVENTS, *END])[50:]), True, None),
+        (streamed(b": a comment\n\n", *EVENTS, *END), True, None),
+        (streamed(*EVENTS[:2], *END), True, "events missing"),
+        (streamed(EVENTS[0], *EVENTS[2:], *END), True, "event missing or twice"),
+        (streamed(*EVENTS, EVENTS[2], *END), True, "event missing or twice"),
+        (streamed(EVENTS[0], EVENTS[1].replace(b" sent", b" send"), *END), True, "event changed"),
+        (streamed(*EVENTS, DONE), True, "no finish reason"),
+        (streamed(*EVENTS, END[0]), True, "no [DONE]"),
+        (streamed(*EVENTS, *END, EVENTS[1]), True, "event after the end"),
+    ],
+)
+def test_every_answer_is_judged(
+    programs: Programs, tmp_path: Path, answer: bytes, stream: bool, problem: str | None
+) -> None:
+    job = Job(connections=1, requests=1, events=2, patience_s=5.0)
+    with serving_beside(answering(answer, close=True)) as served:
+        targets = {"scripted": Target(served.port)}
+        found = load.run(programs.load, job, same(SMALL, stream), targets, tmp_path, ())
+    measured = found["scripted"]
+    assert measured.errors == ({problem: 1} if problem else {})
+    assert measured.sent == 1
+    assert measured.answered == (0 if problem else 1)
+
+
+@only_linux
+def test_an_open_loop_times_from_when_a_request_was_due(programs: Programs, tmp_path: Path) -> None:
+    # One connection, everything due at once: each has waited for those before it.
+    job = Job(connections=1, requests=50, per_s=1e6)
+    with serving_beside(answering(WHOLE)) as served:
+        targets = {"scripted": Target(served.port)}
+        found = load.run(programs.load, job, same(SMALL), targets, tmp_path, ())["scripted"]
+    assert found.answered == found.took.count == 50
+    assert found.took.most > 49 * (1e6 / found.per_s) * 0.5
+
+
+@only_linux
+def test_a_missing_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BenchError, match="apt-get install gcc"):
+        compiled(tmp_path)
+
+
+# --- the table ---
+
+
+def took(p50: float, p99: float = 0.0, per_s: float = 0.0) -> Measured:
+    times = Spread(1, p50, p99, p99, p99)
+    return Measured(1, 1, 0, per_s, [per_s], times, spread([]), {})
+
+
+def by(direct: Measured, router: Measured, nginx: Measured | None = None) -> Compared:
+    found = {DIRECT: direct, ROUTER: router}
+    return found if nginx is None else {**found, NGINX: nginx}
+
+
+def measured_latency(nginx: Measured | None) -> Figures:
+    one = by(took(20, 40), took(140, 340), nginx)
+    return Figures(latency=Latency(one, one, one))
+
+
+def test_added_latency_is_compared_with_nginxs() -> None:
+    found = rows(measured_latency(took(120, 240)), QUICK)
+    assert [row.measured for row in found] == [1.2, 1.5, 1.2, 1.2]
+    assert [row.met for row in found] == [True, True, True, False]
+    assert found[0].by == {ROUTER: 120, NGINX: 100}
+
+
+@pytest.mark.parametrize("nginx", [None, took(20, 40)])
+def test_where_there_is_nothing_to_compare_with_there_is_no_verdict(nginx: Measured | None) -> None:
+    found = rows(measured_latency(nginx), QUICK)
+    assert [row.met for row in found] == [None] * 4
+    assert "NO" not in "".join(targets(found))
+
+
+def test_a_target_is_a_least_or_a_most() -> None:
+    least = Row("much", 0.42, 0.42, "×", at_least=True)
+    assert least.met
+    assert not replace(least, measured=0.41).met
+    assert not replace(least, at_least=False, measured=0.43).met
+    assert "NO" in "\n".join(targets([replace(least, measured=0.41)]))
+
+
+def test_memory_of_a_soak_is_compared_with_that_after_its_first_piece() -> None:
+    (row,) = rows(Figures(soak=Soak([100_000, 200_000], [60, 63], {})), QUICK)
+    assert row.measured == 1.05
+
+
+def test_of_each_part_the_median_run_is_kept() -> None:
+    def run(per_s: float, p50: float) -> Report:
+        one = by(took(p50, p50), took(p50, p50, per_s))
+        figures = Figures(latency=Latency(one, one, one), throughput=Throughput(one, {}))
+        blank = {"at": "", "quick": True, "code": None, "machine": None, "versions": {}}
+        return Report(**blank, method=QUICK, figures=figures)  # type: ignore[arg-type]
+
+    kept = median([run(3, 7), run(1, 9), run(2, 8)]).figures
+    assert kept.throughput is not None
+    assert kept.throughput.busy[ROUTER].per_s == 2
+    assert kept.latency is not None
+    assert kept.latency.small[ROUTER].took.p50 == 8
+
+
+def test_a_log_that_lacks_lines_refuses_the_figures() -> None:
+    line = "2026-01-01 00:00:00,000 INFO    200 v1 a/b cache=bypass total=1.0ms\n"
+    assert lines(line * 3, 3) == (3, 0)
+    assert lines(line + "2 log lines were lost\n", 3) == (1, 2)
+    with pytest.raises(BenchError, match="3 requests were sent, and the log has 2 lines"):
+        lines(line * 2, 3)
+
+
+# --- child processes ---
 
 
 def test_a_child_that_fails_is_named(tmp_path: Path) -> None:

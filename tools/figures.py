@@ -3,15 +3,19 @@
     python tools/figures.py
 
 `flow.svg` shows the way of one request, each box with the modules that do it. `priorities.svg`
-shows how the four priorities score the bundled catalogue, by the router's own arithmetic. The same
+shows how the four priorities score the bundled catalogue, by the router's own arithmetic.
+`bench.svg` shows the newest full measurement kept in bench/results, where there is one. The same
 code and data give the same bytes; a test holds the committed pictures to that.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from llmr import bundle
 from llmr.core.decide import Now, Policy, decide
@@ -19,7 +23,9 @@ from llmr.core.explain import explain
 from llmr.core.learner import Learner
 from llmr.core.request import PRIORITIES, Request, grid
 
-IMAGES = Path(__file__).resolve().parent.parent / "docs" / "img"
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "img"
+RESULTS = ROOT / "bench" / "results"
 WIDTH = 800
 TERMS = ("latency", "cost", "quality")
 
@@ -297,9 +303,117 @@ def priorities() -> str:
     return picture(title, winners, PANEL_Y[1] + PANEL_HEIGHT - 8, parts)
 
 
+# --- what was measured beside nginx ---
+
+FORM = 2  # of the results; older ones have no rows
+NGINX, ROUTER = "nginx", "router"
+PLOT_X, PLOT_WIDTH, PLOT_Y, PLOT_ROW = 290, 350, 98, 30
+SHARE_MOST = 2.0  # a bar that is longer is cut
+
+
+def newest_result() -> dict[str, Any] | None:
+    """The newest full measurement with every target that is compared with nginx."""
+    found = []
+    for file in sorted(RESULTS.glob("*.json")):
+        result = msgspec.json.decode(file.read_bytes())
+        whole = result.get("form") == FORM and not result["quick"]
+        if whole and len(compared(result)) >= 3:
+            found.append(result)
+    return max(found, key=lambda result: str(result["at"]), default=None)
+
+
+def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that are ratios to nginx."""
+    return [
+        row
+        for row in result["rows"]
+        if row["measured"] is not None and NGINX in row["by"] and row["unit"] == "×"
+    ]
+
+
+def ratios(row: dict[str, Any]) -> dict[str, float]:
+    """Each server's figure over nginx's; what was measured straight is no server."""
+    base = row["by"][NGINX]
+    return {k: v / base for k, v in row["by"].items() if k not in (NGINX, "direct") and v > 0}
+
+
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw_ratio(row: dict[str, Any], y: float, low: float, high: float) -> Iterator[str]:
+    """One ratio on a logarithmic line: the target as a stroke, each server as a dot."""
+
+    def place(ratio: float) -> float:
+        share = (math.log10(ratio) - low) / (high - low)
+        return round(PLOT_X + min(1.0, max(0.0, share)) * PLOT_WIDTH, 1)
+
+    sign = "≥" if row["at_least"] else "≤"
+    yield text(28, y + 4, row["name"].removesuffix(" / nginx"))
+    yield rect("track", PLOT_X, y - 1, PLOT_WIDTH, 2)
+    goal = place(row["target"])
+    yield f'<path class="side" d="M{goal:g} {y - 9:g} V{y + 9:g}"/>'
+    for name, ratio in ratios(row).items():
+        kind = "latency" if name == ROUTER else "cost"
+        yield f'<circle class="{kind}" cx="{place(ratio):g}" cy="{y:g}" r="5.5"/>'
+        if name != ROUTER:
+            yield text(place(ratio), y - 9, name, "dim", "middle")
+    told = f"{row['measured']:.2f}×  ({sign} {row['target']:g})"
+    yield text(WIDTH - 28, y + 4, told, "bold" if row["met"] else "", "end")
+
+
+def draw_share(row: dict[str, Any], y: float) -> Iterator[str]:
+    """One target without nginx: a bar of its share of what is allowed."""
+    unit, share = row["unit"], min(SHARE_MOST, row["measured"] / row["target"])
+    width = round(share / SHARE_MOST * PLOT_WIDTH, 1)
+    yield text(28, y + 4, row["name"])
+    yield rect("track", PLOT_X, y - BAR_HEIGHT / 2, PLOT_WIDTH, BAR_HEIGHT)
+    yield rect("latency" if row["met"] else "cost", PLOT_X, y - BAR_HEIGHT / 2, width, BAR_HEIGHT)
+    told = f"{short(row['measured'])} {unit}  (≤ {row['target']:g})"
+    yield text(WIDTH - 28, y + 4, told, "bold" if row["met"] else "", "end")
+
+
+def measured(result: dict[str, Any]) -> str:
+    """The targets of one measurement, with what was reached."""
+    first = compared(result)
+    others = [
+        r
+        for r in result["rows"]
+        if r["measured"] is not None and r["target"] > 0 and r not in first and not r["at_least"]
+    ]
+    every = [1.0, *(v for row in first for v in (*ratios(row).values(), row["target"]))]
+    low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
+    machine, code = result["machine"], result["code"]["commit"]
+    where = f"{machine['cpu']}, {result['at'][:10]}, {code}, nginx {result['versions']['nginx']}"
+    parts = [
+        text(28, 34, "One process beside nginx as a plain reverse proxy", "title"),
+        text(28, 56, f"{where}; strokes are targets, bold ones are met", "dim"),
+    ]
+    bottom = PLOT_Y + len(first) * PLOT_ROW
+    for power in range(low, high + 1):
+        x = round(PLOT_X + (power - low) / max(1, high - low) * PLOT_WIDTH, 1)
+        parts.append(f'<path class="side pure" d="M{x:g} {PLOT_Y - 12} V{bottom - 12}"/>')
+        label = "nginx" if power == 0 else f"{10.0**power:g}×"
+        parts.append(text(x, PLOT_Y - 18, label, "dim", "middle"))
+    for place, row in enumerate(first):
+        parts += draw_ratio(row, PLOT_Y + 8 + place * PLOT_ROW, low, high)
+    parts.append(text(28, bottom + 24, "Share of what is allowed", "title"))
+    goal = PLOT_X + PLOT_WIDTH / SHARE_MOST
+    for place, row in enumerate(others):
+        parts += draw_share(row, bottom + 50 + place * PLOT_ROW)
+    height = bottom + 50 + len(others) * PLOT_ROW
+    parts.append(f'<path class="side" d="M{goal:g} {bottom + 36} V{height - 18}"/>')
+    told = "; ".join(f"{r['name']}: {short(r['measured'])} {r['unit']}" for r in (*first, *others))
+    return picture("What was measured beside nginx", told, height, parts)
+
+
 def pictures() -> dict[str, str]:
     """Every picture by file name."""
-    return {"flow.svg": flow(), "priorities.svg": priorities()}
+    found = {"flow.svg": flow(), "priorities.svg": priorities()}
+    if (result := newest_result()) is not None:
+        found["bench.svg"] = measured(result)
+    return found
 
 
 if __name__ == "__main__":
