@@ -234,6 +234,17 @@ def test_k09_the_answer_of_a_fallback_is_not_kept_as_the_first_choices(
     assert [r.headers["x-llmr-cache"] for r in (while_it_cools, again)] == ["miss", "miss"]
 
 
+def test_what_the_router_chose_in_place_of_a_resting_model_is_kept(
+    server: Server, sandbox: Control
+) -> None:
+    best = server.chat(model="auto", seed=1).headers["x-llmr-model"]
+    sandbox.fault(best, {"kind": "status", "status": 503}, times=1)
+    after = [server.chat(model="auto", seed=2).headers for _ in range(3)]
+    assert best not in {headers["x-llmr-model"] for headers in after}
+    # The first fell back within the request, the second was decided while the best one rests.
+    assert [headers["x-llmr-cache"] for headers in after] == ["miss", "miss", "hit"]
+
+
 def test_k07_callers_with_different_keys_never_share(sandbox_process: SandboxProcess) -> None:
     tree = upstream(sandbox_process.base_url, server={"api_keys": ["key-one", "key-two"]})
     with Server(tree, sandbox=True) as server:

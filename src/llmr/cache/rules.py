@@ -34,8 +34,12 @@ def cache_rules(header: str | None) -> CacheRules:
 
 
 def storable(outcome: Outcome, decision: Decision) -> bool:
-    """Whether an answer may stand for the next identical request: whole, and the first choice's."""
-    first = decision.snapshot.models[decision.first]
+    """Whether an answer may stand for the next identical request: whole, and the first choice's.
+
+    The first of the names a caller gave is theirs, well or not; where the router chose, its choice.
+    """
+    auto = decision.request.mode == "auto"
+    first = decision.snapshot.models[decision.chain[0] if auto else decision.first]
     if (
         outcome.error is not None
         or outcome.degraded
