@@ -5,7 +5,6 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
 import uvicorn
@@ -73,12 +72,7 @@ class Server:
             self._thread.join(0.005)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()

