@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from llmr.cache.shared import MAGIC, PREFIX, pack, unpack
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.harness import Reply, Server, upstream
+from tests.harness import eventually as eventually
 from tests.valkey import Valkey
 
 MODEL = "openai/gpt-5.4-mini"
@@ -22,15 +22,6 @@ MODEL = "openai/gpt-5.4-mini"
 def valkey() -> Iterator[Valkey]:
     with Valkey() as running:
         yield running
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait for something that other threads bring about, at most 10 s."""
-    for _ in range(1000):
-        if holds():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"never came true: {what}")
 
 
 def shared_server(sandbox: SandboxProcess, valkey: Valkey) -> Server:

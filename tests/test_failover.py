@@ -11,8 +11,7 @@ import pytest
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.sandbox.text import CANONICAL_ANSWER
-from tests.harness import Reply, Server, upstream
-from tests.test_cache import eventually
+from tests.harness import Reply, Server, eventually, upstream
 
 MODEL, OTHER = "openai/gpt-5.4-mini", "openai/gpt-5.4"
 LIST = [MODEL, OTHER]

@@ -9,8 +9,7 @@ import pytest
 
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
-from tests.harness import Server, upstream
-from tests.test_cache import eventually
+from tests.harness import Server, eventually, upstream
 
 HI = [{"role": "user", "content": "Hello"}]
 MODEL = "openai/gpt-5.4-mini"

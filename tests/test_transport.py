@@ -25,9 +25,8 @@ from llmr.sandbox.text import CANONICAL_ANSWER
 from llmr.upstreams.http import Origin
 from llmr.upstreams.resolve import Address, Resolver
 from tests.fault_proxy import FaultProxy, FullQueue
-from tests.harness import Reply, Server, upstream
+from tests.harness import Reply, Server, eventually, upstream
 from tests.raw_upstream import hold, open_files, request_of, serving_beside
-from tests.test_cache import eventually
 from tests.tls import Authority
 
 MODEL, OTHER, LAB = "openai/gpt-5.4-mini", "openai/gpt-5.4", "lab-large"
