@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,14 +19,16 @@ from tests.valkey import Valkey
 MODEL = "openai/gpt-5.4-mini"
 
 
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    with Valkey() as running:
-        yield running
-
-
 def shared_server(sandbox: SandboxProcess, valkey: Valkey) -> Server:
     return Server(upstream(sandbox.base_url, redis={"url": valkey.url}), sandbox=True)
+
+
+@contextmanager
+def joined(sandbox: SandboxProcess, valkey: Valkey) -> Iterator[Server]:
+    """A router that has found the shared store."""
+    with shared_server(sandbox, valkey) as server:
+        eventually(lambda: server.gateway.redis_connected, "joined")
+        yield server
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -278,11 +281,7 @@ def test_k12_a_failure_in_flight_reaches_everyone_who_waited(
 def test_answers_are_kept_in_valkey_and_shared_between_routers(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with (
-        shared_server(sandbox_process, valkey) as one,
-        shared_server(sandbox_process, valkey) as two,
-    ):
-        eventually(lambda: one.gateway.redis_connected and two.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as one, joined(sandbox_process, valkey) as two:
         first = ask(one)
         eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
         second = ask(two)
@@ -304,8 +303,7 @@ def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", logger="llmr.cache")
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         ask(server)
         for number in range(60):
             if number == 20:
@@ -326,8 +324,7 @@ def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
 def test_k02_a_frozen_valkey_delays_one_request_by_the_operation_limit_at_most(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         valkey.freeze()
         try:
             replies = [ask(server, seed=n) for n in range(10)]
@@ -381,8 +378,7 @@ def test_k04_an_entry_that_is_not_exactly_ours_is_no_entry(stored: bytes) -> Non
 def test_k04_a_spoilt_entry_is_a_miss_and_is_removed(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         ask(server)
         eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
         keys = valkey.command(b"KEYS", PREFIX + b"*")

@@ -113,6 +113,11 @@ def test_odd_request_ids_are_replaced(shared: Server, odd: str) -> None:
 # --- bad input ---
 
 
+def hello(**fields: Any) -> bytes:
+    """A good body, but for these fields."""
+    return json.dumps({"messages": [{"role": "user", "content": "x"}], **fields}).encode()
+
+
 def deep(levels: int) -> bytes:
     return b'{"model":"auto","messages":' + b"[" * levels + b"]" * levels + b"}"
 
@@ -129,23 +134,14 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
     "deep 1000": (deep(1000), "too_deep"),
     "deep 1000000": (deep(1_000_000), "too_deep"),
     "doubled key": (b'{"model":"a","model":"b","messages":[]}', "duplicate_key"),
-    "no model": (b'{"messages":[{"role":"user","content":"x"}]}', "missing_model"),
-    "model is a number": (b'{"model":1,"messages":[]}', "invalid_type"),
+    "no model": (hello(), "missing_model"),
+    "model is a number": (hello(model=1), "invalid_type"),
     "no messages": (b'{"model":"auto"}', "empty_messages"),
-    "empty messages": (b'{"model":"auto","messages":[]}', "empty_messages"),
-    "messages is text": (b'{"model":"auto","messages":"hi"}', "invalid_type"),
-    "unknown priority": (
-        b'{"model":"auto:fast","messages":[{"role":"user","content":"x"}]}',
-        "unknown_priority",
-    ),
-    "stream is text": (
-        b'{"model":"auto","stream":"yes","messages":[{"role":"user","content":"x"}]}',
-        "invalid_type",
-    ),
-    "negative wish": (
-        b'{"model":"auto","max_latency_ms":-1,"messages":[{"role":"user","content":"x"}]}',
-        "out_of_range",
-    ),
+    "empty messages": (hello(model="auto", messages=[]), "empty_messages"),
+    "messages is text": (hello(model="auto", messages="hi"), "invalid_type"),
+    "unknown priority": (hello(model="auto:fast"), "unknown_priority"),
+    "stream is text": (hello(model="auto", stream="yes"), "invalid_type"),
+    "negative wish": (hello(model="auto", max_latency_ms=-1), "out_of_range"),
 }
 
 

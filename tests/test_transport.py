@@ -214,11 +214,6 @@ def test_t03_a_connection_that_never_comes_falls_over_at_the_limit(
     rig.settled(LAB)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

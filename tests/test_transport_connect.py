@@ -62,11 +62,6 @@ def full_queue() -> Iterator[FullQueue]:
     queue.close()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 async def timed(origin: Origin, kind: str, connect_s: float) -> float:
     """Seconds until a request failed with this kind."""
     begun = time.monotonic()
