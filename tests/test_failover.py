@@ -73,6 +73,23 @@ def test_s03_s04_a_cut_answer_ends_with_an_error_and_never_cleanly(
     assert "[DONE]" not in reply.body.decode()
 
 
+def test_what_a_cut_stream_brought_is_no_part_of_the_next_targets_whole_answer(
+    server: Server, sandbox: Control
+) -> None:
+    def streamed(*deltas: str) -> dict[str, Any]:
+        """A stream that was not asked for."""
+        data = "".join(f'data: {{"choices":[{{"index":0,{delta}}}]}}\n\n' for delta in deltas)
+        headers = {"content-type": "text/event-stream"}
+        return {"kind": "raw", "headers": headers, "pieces": [{"data": data.encode()}]}
+
+    sandbox.fault(MODEL, streamed('"delta":{"content":"lost"}'))
+    sandbox.fault(
+        OTHER, streamed('"delta":{"content":"kept"}', '"delta":{},"finish_reason":"stop"')
+    )
+    reply = server.chat(models=LIST)
+    assert (reply.headers["x-llmr-model"], reply.text()) == (OTHER, "kept")
+
+
 def test_s02_an_error_in_the_middle_ends_the_stream_with_it(
     server: Server, sandbox: Control
 ) -> None:
@@ -282,6 +299,25 @@ def test_u13_r03_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
     assert 1 <= len(failed) <= 10
 
 
+def test_r04_quick_retries_stay_within_a_fifth_of_the_traffic_and_ten(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, status(500))
+    for _ in range(50):
+        assert server.chat(model=MODEL).status == 502
+    assert 50 + 10 <= len(sandbox.attempts()) <= 50 + 10 + 50 // 5
+
+
+def test_a_quick_retry_that_fails_too_is_one_fault_and_not_two(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, status(500))
+    assert server.chat(models=LIST).headers["x-llmr-model"] == OTHER
+    assert len(sandbox.attempts(MODEL)) == 2
+    cooling = server.request("GET", "/health").json["cooling"][f"openrouter/{MODEL}"]
+    assert 3 < cooling["seconds_left"] <= 5.5  # the first step, not the second
+
+
 def test_free_rows_are_used_within_their_allowance(server: Server, sandbox: Control) -> None:
     models = [server.chat(model="auto:cost").headers["x-llmr-model"] for _ in range(25)]
     assert sum(name.endswith(":free") for name in models) == 20
@@ -326,6 +362,26 @@ def test_a_caller_who_leaves_mid_stream_closes_the_upstream(
     leave_after(server, body, 100)
     eventually(lambda: sandbox.attempts()[0]["ended"] == "peer_gone", "upstream closed")
     eventually(lambda: server.gateway.in_flight == 0, "request over")
+
+
+def test_a_caller_who_leaves_during_a_probe_leaves_the_door_open(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    tree = upstream(sandbox_process.base_url, limits={"retry_after_wait_s": 0})
+    with Server(tree) as server:
+        sandbox.fault(MODEL, status(429, headers={"Retry-After-Ms": "200"}), times=1)
+        assert server.chat(models=LIST).headers["x-llmr-model"] == OTHER
+        eventually(lambda: not server.request("GET", "/health").json["cooling"], "cooled down")
+        sandbox.fault(MODEL, {"kind": "silent", "seconds": 30})
+        probe = http.client.HTTPConnection("127.0.0.1", server.port)
+        wish = {"models": LIST, "messages": [{"role": "user", "content": "Hi"}]}
+        probe.request("POST", "/v1/chat/completions", json.dumps(wish))
+        eventually(lambda: len(sandbox.attempts(MODEL)) == 2, "the probe is sent")
+        assert server.request("GET", "/health").json["cooling"][f"openrouter/{MODEL}"]
+        probe.close()
+        eventually(lambda: server.gateway.in_flight == 0, "the probe is over")
+        sandbox.clear()
+        assert server.chat(models=LIST).headers["x-llmr-model"] == MODEL
 
 
 def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) -> None:
