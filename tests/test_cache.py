@@ -266,6 +266,66 @@ def test_k11_identical_requests_in_flight_share_one_upstream_call(
     assert states == ["joined"] * 29 + ["miss"]
 
 
+def test_k11_one_call_is_paid_for_once_whoever_waits_for_it(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    together(6, lambda n: ask(server, stream=n % 2 == 0))
+    sandbox.clear()
+    alone = float(ask(server, seed=1).headers["x-llmr-cost-usd"])
+    figures = server.request("GET", "/metrics").json
+    assert figures["total_requests"] == 7
+    assert figures["cost_usd"] == pytest.approx(2 * alone)
+
+
+def test_k11_streams_in_flight_each_have_the_usage_they_asked_for(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    replies = together(
+        6, lambda n: ask(server, stream=True, stream_options={"include_usage": n % 2 == 0})
+    )
+    assert len(sandbox.attempts()) == 1
+    for number, reply in enumerate(replies):
+        *events, done = reply.events()
+        assert done == "[DONE]"
+        assert (events[-1]["choices"] == []) is (number % 2 == 0)
+
+
+@pytest.mark.parametrize("first", ["no-cache", "max-age=9"])
+def test_k13_who_wants_a_fresh_answer_neither_joins_nor_is_joined(
+    server: Server, sandbox: Control, first: str
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    second = "max-age=9" if first == "no-cache" else "no-cache"
+    said = [{"cache-control": first}, {"cache-control": second}]
+
+    def one(number: int) -> Reply:
+        if number:
+            eventually(lambda: len(sandbox.attempts()) == 1, "the first is under way")
+        return ask(server, headers=said[number])
+
+    together(2, one)
+    assert len(sandbox.attempts()) == 2
+
+
+def test_k12_the_deadline_of_one_who_waits_does_not_end_the_others(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 1.0})
+
+    def one(number: int) -> Reply:
+        if number:
+            eventually(lambda: len(sandbox.attempts()) == 1, "the first is under way")
+            return server.chat(model=MODEL, seed=5)
+        return server.chat(model=MODEL, seed=5, deadline_ms=400)
+
+    hurried, patient = together(2, one)
+    assert (hurried.status, patient.status) == (504, 200)
+    assert patient.headers["x-llmr-cache"] == "joined"
+    assert len(sandbox.attempts()) == 1
+
+
 def test_k12_a_failure_in_flight_reaches_everyone_who_waited(
     server: Server, sandbox: Control
 ) -> None:
