@@ -111,6 +111,23 @@ def test_s06_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
     assert time.monotonic() - begun < 5
 
 
+def test_s06_comments_after_the_first_content_do_not_keep_a_stalled_stream_alive(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    begin = b'data: {"id":"a","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    comments = [{"data": b": waiting\n\n", "delay": 0.1}] * 60
+    headers = {"content-type": "text/event-stream"}
+    sandbox.fault(
+        MODEL, {"kind": "raw", "headers": headers, "pieces": [{"data": begin}, *comments]}
+    )
+    limits = {"idle_s": 0.5, "continue": "never"}
+    with Server(upstream(sandbox_process.base_url, limits=limits)) as server:
+        begun = time.monotonic()
+        *_, last = server.chat(model=MODEL, stream=True).events()
+        assert last["error"]["code"] == "upstream_timeout"
+        assert time.monotonic() - begun < 3
+
+
 @pytest.mark.parametrize("fault", [{"kind": "silent", "seconds": 30}, {"kind": "comments"}])
 def test_s07_silence_before_the_first_content_moves_on(
     sandbox_process: SandboxProcess, sandbox: Control, fault: dict[str, Any]
@@ -252,6 +269,14 @@ def test_u01_u02_a_short_wait_for_the_callers_choice_is_waited_for(
     assert reply.headers["x-llmr-model"] == MODEL
     first, second = sandbox.attempts()
     assert second["t"] - first["t"] >= 0.3
+
+
+def test_u01_a_wait_beyond_the_deadline_is_not_begun(server: Server, sandbox: Control) -> None:
+    sandbox.fault(MODEL, status(429, headers={"Retry-After": "2"}))
+    begun = time.monotonic()
+    reply = server.chat(model=MODEL, deadline_ms=1000)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "2")
+    assert time.monotonic() - begun < 1
 
 
 def test_u01_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> None:

@@ -77,6 +77,24 @@ def test_only_what_the_contract_names_is_taken_out_of_the_body(
     assert "x-llmr-priority" not in sent["headers"]
 
 
+def test_usage_is_asked_for_where_only_asking_brings_it(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    base = sandbox_process.base_url
+    tree = upstream(base)
+    tree["upstreams"]["lab"] = {"base_url": base, "models": [{"id": "anthropic/claude-opus-4.8"}]}
+    tree["upstreams"]["openrouter"]["models"] = [{"id": "openai/gpt-5.4"}]
+    with Server(tree) as server:
+        for model, asked in (("anthropic/claude-opus-4.8", True), ("openai/gpt-5.4", False)):
+            reply = server.chat(model=model, stream=True)
+            *events, done = reply.events()
+            assert done == "[DONE]"
+            assert all(event["choices"] for event in events)  # no chunk the caller did not ask for
+            assert events[-1]["usage"]["completion_tokens"] > 0
+            sent = sandbox.attempts(model)[0]["body"]
+            assert ("stream_options" in sent) is asked
+
+
 def test_the_callers_credentials_and_addresses_go_nowhere(shared: Server, sandbox: Control) -> None:
     headers = {
         "authorization": "Bearer caller-secret",
