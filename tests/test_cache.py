@@ -356,6 +356,19 @@ def test_answers_are_kept_in_valkey_and_shared_between_routers(
     assert len(sandbox.attempts()) == 1
 
 
+def test_routers_with_other_upstreams_share_no_answers(
+    sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
+) -> None:
+    elsewhere = upstream(sandbox_process.base_url.replace("127.0.0.1", "localhost"))
+    with joined(sandbox_process, valkey) as one:
+        ask(one)
+        eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
+        with Server({**elsewhere, "redis": {"url": valkey.url}}, sandbox=True) as two:
+            eventually(lambda: two.gateway.redis_connected, "joined")
+            assert ask(two).headers["x-llmr-cache"] == "miss"
+        assert ask(one).headers["x-llmr-cache"] == "hit"
+
+
 def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
     sandbox_process: SandboxProcess,
     sandbox: Control,

@@ -139,6 +139,16 @@ def test_s07_silence_before_the_first_content_moves_on(
     assert reply.events()[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_s07_a_whole_answer_has_time_to_be_written_and_a_stream_has_not(
+    sandbox_process: SandboxProcess, sandbox: Control, stream: bool
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.8})
+    with Server(upstream(sandbox_process.base_url, limits={"first_event_s": 0.3})) as server:
+        reply = server.chat(models=LIST, stream=stream, max_tokens=1000)
+    assert reply.headers["x-llmr-model"] == (OTHER if stream else MODEL)
+
+
 def test_r10_the_deadline_ends_the_call_whatever_is_left_to_try(
     server: Server, sandbox: Control
 ) -> None:
