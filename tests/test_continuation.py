@@ -146,6 +146,24 @@ def test_s19_half_tool_arguments_are_never_continued(server: Server, sandbox: Co
     assert len(sandbox.attempts()) == 1
 
 
+def test_signed_reasoning_is_never_continued(
+    sandbox_process: SandboxProcess, quick: Control
+) -> None:
+    signed = {"type": "reasoning.text", "text": "Hm.", "signature": "c2lnbmVk"}
+    deltas: list[dict[str, Any]] = [
+        {"reasoning_details": [signed]},
+        {"content": CANONICAL_ANSWER[:9]},
+    ]
+    chunks = ({"id": "a", "choices": [{"index": 0, "delta": delta}]} for delta in deltas)
+    pieces = [{"data": b"data: " + json.dumps(found).encode() + b"\n\n"} for found in chunks]
+    headers = {"content-type": "text/event-stream"}
+    quick.fault(FIRST, {"kind": "raw", "headers": headers, "pieces": pieces})
+    with Server(tree(sandbox_process.base_url)) as server:
+        *_, last = server.chat(models=[FIRST, SECOND], stream=True).events()
+    assert last["error"]["code"] == "upstream_cut_answer"
+    assert quick.attempts(SECOND) == []
+
+
 def test_a_continued_answer_is_not_cached(sandbox_process: SandboxProcess, quick: Control) -> None:
     with Server(tree(sandbox_process.base_url)) as server:
         for _ in range(2):
