@@ -12,6 +12,7 @@ from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.sandbox.text import CANONICAL_ANSWER
 from tests.harness import Reply, Server, eventually, upstream
+from tests.test_clients import settled
 
 MODEL, OTHER = "openai/gpt-5.4-mini", "openai/gpt-5.4"
 LIST = [MODEL, OTHER]
@@ -432,6 +433,7 @@ def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) ->
 
 
 def test_connections_are_used_again_and_none_is_left_over(server: Server, sandbox: Control) -> None:
+    settled(server)  # the look at the catalogue has a connection of its own
     replies: list[Reply] = [server.chat(model=MODEL, stream=n % 2 == 0) for n in range(20)]
     assert all(reply.status == 200 for reply in replies)
     assert len({attempt["connection"] for attempt in sandbox.attempts()}) == 1
