@@ -7,6 +7,8 @@ import pytest
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.harness import Server, upstream
+from tests.tls import Authority
+from tests.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,16 @@ def server(sandbox_process: SandboxProcess, sandbox: Control) -> Iterator[Server
     """A router with default settings in front of the sandbox."""
     with Server(upstream(sandbox_process.base_url), sandbox=True) as running:
         yield running
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A store that several routers share."""
+    with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority that nobody trusts unless told to."""
+    return Authority(tmp_path_factory.mktemp("authority"))

@@ -6,7 +6,6 @@ import struct
 import threading
 from collections.abc import Awaitable
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Literal
 
 Mode = Literal["pass", "refuse", "black_hole", "delay", "throttle", "reset", "cut"]
@@ -85,12 +84,7 @@ class FaultProxy:
         self._do(self._listen())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)

@@ -4,8 +4,8 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from types import TracebackType
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import uvicorn
@@ -14,6 +14,29 @@ from llmr import config
 from llmr.cli.serve import uvicorn_config
 from llmr.gateway import Gateway
 from llmr.server.asgi import Application
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait for something that other threads or processes bring about, at most 10 s."""
+    until = time.monotonic() + 10.0
+    while not holds():
+        if time.monotonic() > until:
+            raise AssertionError(f"never came true: {what}")
+        time.sleep(0.01)
+
+
+def at_rest(figure: Callable[[], int], for_s: float = 0.3) -> int:
+    """Wait until a figure has stood still for so long, at most 10 s; the figure."""
+    last, since = figure(), time.monotonic()
+
+    def still() -> bool:
+        nonlocal last, since
+        if (now := figure()) != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since >= for_s
+
+    eventually(still, "standing still")
+    return last
 
 
 class Reply:
@@ -73,12 +96,7 @@ class Server:
             self._thread.join(0.005)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()

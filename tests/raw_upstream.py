@@ -57,6 +57,17 @@ async def until_true(holds: Callable[[], bool], what: Callable[[], str] = str) -
     raise AssertionError(f"never came true: {what()}")
 
 
+async def at_rest(figure: Callable[[], int], for_s: float = 0.05) -> int:
+    """Wait until a figure has stood still for so long; the figure."""
+    loop = asyncio.get_running_loop()
+    last, since = figure(), loop.time()
+    while loop.time() - since < for_s:
+        await asyncio.sleep(0.002)
+        if (now := figure()) != last:
+            last, since = now, loop.time()
+    return last
+
+
 class Served:
     """A server of the loop: its port, and the connections it has had."""
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,28 +13,22 @@ from llmr.cache.shared import MAGIC, PREFIX, pack, unpack
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.harness import Reply, Server, upstream
+from tests.harness import eventually as eventually
 from tests.valkey import Valkey
 
 MODEL = "openai/gpt-5.4-mini"
 
 
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    with Valkey() as running:
-        yield running
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait for something that other threads bring about, at most 10 s."""
-    for _ in range(1000):
-        if holds():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"never came true: {what}")
-
-
 def shared_server(sandbox: SandboxProcess, valkey: Valkey) -> Server:
     return Server(upstream(sandbox.base_url, redis={"url": valkey.url}), sandbox=True)
+
+
+@contextmanager
+def joined(sandbox: SandboxProcess, valkey: Valkey) -> Iterator[Server]:
+    """A router that has found the shared store."""
+    with shared_server(sandbox, valkey) as server:
+        eventually(lambda: server.gateway.redis_connected, "joined")
+        yield server
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -283,6 +277,66 @@ def test_k11_identical_requests_in_flight_share_one_upstream_call(
     assert states == ["joined"] * 29 + ["miss"]
 
 
+def test_k11_one_call_is_paid_for_once_whoever_waits_for_it(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    together(6, lambda n: ask(server, stream=n % 2 == 0))
+    sandbox.clear()
+    alone = float(ask(server, seed=1).headers["x-llmr-cost-usd"])
+    figures = server.request("GET", "/metrics").json
+    assert figures["total_requests"] == 7
+    assert figures["cost_usd"] == pytest.approx(2 * alone)
+
+
+def test_k11_streams_in_flight_each_have_the_usage_they_asked_for(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    replies = together(
+        6, lambda n: ask(server, stream=True, stream_options={"include_usage": n % 2 == 0})
+    )
+    assert len(sandbox.attempts()) == 1
+    for number, reply in enumerate(replies):
+        *events, done = reply.events()
+        assert done == "[DONE]"
+        assert (events[-1]["choices"] == []) is (number % 2 == 0)
+
+
+@pytest.mark.parametrize("first", ["no-cache", "max-age=9"])
+def test_k13_who_wants_a_fresh_answer_neither_joins_nor_is_joined(
+    server: Server, sandbox: Control, first: str
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.5})
+    second = "max-age=9" if first == "no-cache" else "no-cache"
+    said = [{"cache-control": first}, {"cache-control": second}]
+
+    def one(number: int) -> Reply:
+        if number:
+            eventually(lambda: len(sandbox.attempts()) == 1, "the first is under way")
+        return ask(server, headers=said[number])
+
+    together(2, one)
+    assert len(sandbox.attempts()) == 2
+
+
+def test_k12_the_deadline_of_one_who_waits_does_not_end_the_others(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 1.0})
+
+    def one(number: int) -> Reply:
+        if number:
+            eventually(lambda: len(sandbox.attempts()) == 1, "the first is under way")
+            return server.chat(model=MODEL, seed=5)
+        return server.chat(model=MODEL, seed=5, deadline_ms=400)
+
+    hurried, patient = together(2, one)
+    assert (hurried.status, patient.status) == (504, 200)
+    assert patient.headers["x-llmr-cache"] == "joined"
+    assert len(sandbox.attempts()) == 1
+
+
 def test_k12_a_failure_in_flight_reaches_everyone_who_waited(
     server: Server, sandbox: Control
 ) -> None:
@@ -298,11 +352,7 @@ def test_k12_a_failure_in_flight_reaches_everyone_who_waited(
 def test_answers_are_kept_in_valkey_and_shared_between_routers(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with (
-        shared_server(sandbox_process, valkey) as one,
-        shared_server(sandbox_process, valkey) as two,
-    ):
-        eventually(lambda: one.gateway.redis_connected and two.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as one, joined(sandbox_process, valkey) as two:
         first = ask(one)
         eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
         second = ask(two)
@@ -317,6 +367,19 @@ def test_answers_are_kept_in_valkey_and_shared_between_routers(
     assert len(sandbox.attempts()) == 1
 
 
+def test_routers_with_other_upstreams_share_no_answers(
+    sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
+) -> None:
+    elsewhere = upstream(sandbox_process.base_url.replace("127.0.0.1", "localhost"))
+    with joined(sandbox_process, valkey) as one:
+        ask(one)
+        eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
+        with Server({**elsewhere, "redis": {"url": valkey.url}}, sandbox=True) as two:
+            eventually(lambda: two.gateway.redis_connected, "joined")
+            assert ask(two).headers["x-llmr-cache"] == "miss"
+        assert ask(one).headers["x-llmr-cache"] == "hit"
+
+
 def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
     sandbox_process: SandboxProcess,
     sandbox: Control,
@@ -324,8 +387,7 @@ def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", logger="llmr.cache")
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         ask(server)
         for number in range(60):
             if number == 20:
@@ -346,8 +408,7 @@ def test_k02_k03_valkey_going_away_and_coming_back_causes_no_error(
 def test_k02_a_frozen_valkey_delays_one_request_by_the_operation_limit_at_most(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         valkey.freeze()
         try:
             replies = [ask(server, seed=n) for n in range(10)]
@@ -401,8 +462,7 @@ def test_k04_an_entry_that_is_not_exactly_ours_is_no_entry(stored: bytes) -> Non
 def test_k04_a_spoilt_entry_is_a_miss_and_is_removed(
     sandbox_process: SandboxProcess, sandbox: Control, valkey: Valkey
 ) -> None:
-    with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
+    with joined(sandbox_process, valkey) as server:
         ask(server)
         eventually(lambda: valkey.command(b"DBSIZE") == b":1\r\n", "written behind")
         keys = valkey.command(b"KEYS", PREFIX + b"*")

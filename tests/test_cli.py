@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmr.sandbox.process import SandboxProcess
-from tests.harness import Server, upstream
+from tests.harness import Server, eventually, upstream
 
 VERBS = (
     *("serve", "route", "models", "benchmark", "cache-stats", "clear-cache", "explain"),
@@ -288,11 +287,13 @@ def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         ]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        for _ in range(200):
+        kept = str(workers[1])
+
+        def replaced() -> bool:
             now = children.read_text().split()
-            if len(set(now) & {str(w) for w in workers}) == 1 and len(now) == 3:
-                break
-            time.sleep(0.05)
+            return len(now) == 3 and kept in now and str(workers[0]) not in now
+
+        eventually(replaced, "a new worker in the place of the killed one")
         assert b"200 OK" in get(port, "/livez")
         child.send_signal(signal.SIGTERM)
         assert child.wait(15) == 0

@@ -91,6 +91,51 @@ def test_the_setting_holds(sandbox_process: SandboxProcess, quick: Control, sett
     assert quick.attempts(SECOND) == []
 
 
+def test_an_account_that_is_cooling_continues_nothing(
+    sandbox_process: SandboxProcess, quick: Control
+) -> None:
+    config = tree(sandbox_process.base_url)
+    lab = {"base_url": sandbox_process.base_url, "models": rows(FIRST, "openai/gpt-4o")}
+    config["upstreams"]["lab"] = lab
+    with Server(config) as server:
+        quick.fault("openai/gpt-4o", {"kind": "status", "status": 401})
+        assert server.chat(model="openai/gpt-4o").status == 502
+        whole(server.chat(models=[FIRST, SECOND], stream=True))
+    assert [a["model"] for a in quick.attempts()][1:] == [FIRST, SECOND]
+
+
+def test_r04_continuations_are_paid_from_the_budget_of_retries(
+    server: Server, sandbox: Control
+) -> None:
+    model, cuts = "openai/gpt-5.4-mini", 40
+    finished = 0
+    for number in range(3 * cuts):  # two whole answers for each that is cut: the target stays well
+        cut = number % 3 == 0
+        if cut:
+            sandbox.fault(model, {"kind": "cut", "after_tokens": 5, "how": "close"}, times=1)
+        ended = server.chat(model=model, stream=True).events()[-1] == "[DONE]"
+        assert ended or cut
+        finished += ended and cut
+    assert 10 <= finished <= 10 + 3 * cuts // 5
+
+
+def test_an_upstream_without_its_key_continues_nothing(
+    sandbox_process: SandboxProcess, quick: Control
+) -> None:
+    config = tree(sandbox_process.base_url)
+    keyless = {"base_url": sandbox_process.base_url, "api_key": "", "models": rows(FIRST)}
+    config["upstreams"]["keyless"] = keyless
+    with Server(config) as server:
+        reply = server.chat(models=[FIRST, SECOND], stream=True)
+        whole(reply)
+        path = f"/v1/decisions/{reply.headers['x-llmr-decision-id']}"
+        attempts = server.request("GET", path).json["outcome"]["attempts"]
+    assert [(a["upstream"], a["model"]) for a in attempts] == [
+        ("openrouter", FIRST),
+        ("openrouter", SECOND),
+    ]
+
+
 def test_s19_half_tool_arguments_are_never_continued(server: Server, sandbox: Control) -> None:
     model = "openai/gpt-5.4-mini"
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -99,6 +144,24 @@ def test_s19_half_tool_arguments_are_never_continued(server: Server, sandbox: Co
     reply = server.chat(models=[model, "openai/gpt-5.4"], stream=True, tools=tools)
     assert reply.events()[-1]["error"]["code"] == "upstream_cut_answer"
     assert len(sandbox.attempts()) == 1
+
+
+def test_signed_reasoning_is_never_continued(
+    sandbox_process: SandboxProcess, quick: Control
+) -> None:
+    signed = {"type": "reasoning.text", "text": "Hm.", "signature": "c2lnbmVk"}
+    deltas: list[dict[str, Any]] = [
+        {"reasoning_details": [signed]},
+        {"content": CANONICAL_ANSWER[:9]},
+    ]
+    chunks = ({"id": "a", "choices": [{"index": 0, "delta": delta}]} for delta in deltas)
+    pieces = [{"data": b"data: " + json.dumps(found).encode() + b"\n\n"} for found in chunks]
+    headers = {"content-type": "text/event-stream"}
+    quick.fault(FIRST, {"kind": "raw", "headers": headers, "pieces": pieces})
+    with Server(tree(sandbox_process.base_url)) as server:
+        *_, last = server.chat(models=[FIRST, SECOND], stream=True).events()
+    assert last["error"]["code"] == "upstream_cut_answer"
+    assert quick.attempts(SECOND) == []
 
 
 def test_a_continued_answer_is_not_cached(sandbox_process: SandboxProcess, quick: Control) -> None:

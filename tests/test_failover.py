@@ -11,8 +11,8 @@ import pytest
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.sandbox.text import CANONICAL_ANSWER
-from tests.harness import Reply, Server, upstream
-from tests.test_cache import eventually
+from tests.harness import Reply, Server, eventually, upstream
+from tests.test_clients import settled
 
 MODEL, OTHER = "openai/gpt-5.4-mini", "openai/gpt-5.4"
 LIST = [MODEL, OTHER]
@@ -74,6 +74,23 @@ def test_s03_s04_a_cut_answer_ends_with_an_error_and_never_cleanly(
     assert "[DONE]" not in reply.body.decode()
 
 
+def test_what_a_cut_stream_brought_is_no_part_of_the_next_targets_whole_answer(
+    server: Server, sandbox: Control
+) -> None:
+    def streamed(*deltas: str) -> dict[str, Any]:
+        """A stream that was not asked for."""
+        data = "".join(f'data: {{"choices":[{{"index":0,{delta}}}]}}\n\n' for delta in deltas)
+        headers = {"content-type": "text/event-stream"}
+        return {"kind": "raw", "headers": headers, "pieces": [{"data": data.encode()}]}
+
+    sandbox.fault(MODEL, streamed('"delta":{"content":"lost"}'))
+    sandbox.fault(
+        OTHER, streamed('"delta":{"content":"kept"}', '"delta":{},"finish_reason":"stop"')
+    )
+    reply = server.chat(models=LIST)
+    assert (reply.headers["x-llmr-model"], reply.text()) == (OTHER, "kept")
+
+
 def test_s02_an_error_in_the_middle_ends_the_stream_with_it(
     server: Server, sandbox: Control
 ) -> None:
@@ -95,6 +112,23 @@ def test_s06_a_stalled_stream_ends_with_an_error_within_the_idle_limit(
     assert time.monotonic() - begun < 5
 
 
+def test_s06_comments_after_the_first_content_do_not_keep_a_stalled_stream_alive(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    begin = b'data: {"id":"a","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    comments = [{"data": b": waiting\n\n", "delay": 0.1}] * 60
+    headers = {"content-type": "text/event-stream"}
+    sandbox.fault(
+        MODEL, {"kind": "raw", "headers": headers, "pieces": [{"data": begin}, *comments]}
+    )
+    limits = {"idle_s": 0.5, "continue": "never"}
+    with Server(upstream(sandbox_process.base_url, limits=limits)) as server:
+        begun = time.monotonic()
+        *_, last = server.chat(model=MODEL, stream=True).events()
+        assert last["error"]["code"] == "upstream_timeout"
+        assert time.monotonic() - begun < 3
+
+
 @pytest.mark.parametrize("fault", [{"kind": "silent", "seconds": 30}, {"kind": "comments"}])
 def test_s07_silence_before_the_first_content_moves_on(
     sandbox_process: SandboxProcess, sandbox: Control, fault: dict[str, Any]
@@ -104,6 +138,16 @@ def test_s07_silence_before_the_first_content_moves_on(
         reply = server.chat(models=LIST, stream=True)
     assert reply.headers["x-llmr-model"] == OTHER
     assert reply.events()[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_s07_a_whole_answer_has_time_to_be_written_and_a_stream_has_not(
+    sandbox_process: SandboxProcess, sandbox: Control, stream: bool
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "delay_s": 0.8})
+    with Server(upstream(sandbox_process.base_url, limits={"first_event_s": 0.3})) as server:
+        reply = server.chat(models=LIST, stream=stream, max_tokens=1000)
+    assert reply.headers["x-llmr-model"] == (OTHER if stream else MODEL)
 
 
 def test_r10_the_deadline_ends_the_call_whatever_is_left_to_try(
@@ -238,6 +282,14 @@ def test_u01_u02_a_short_wait_for_the_callers_choice_is_waited_for(
     assert second["t"] - first["t"] >= 0.3
 
 
+def test_u01_a_wait_beyond_the_deadline_is_not_begun(server: Server, sandbox: Control) -> None:
+    sandbox.fault(MODEL, status(429, headers={"Retry-After": "2"}))
+    begun = time.monotonic()
+    reply = server.chat(model=MODEL, deadline_ms=1000)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "2")
+    assert time.monotonic() - begun < 1
+
+
 def test_u01_a_long_wait_is_told_to_the_caller(server: Server, sandbox: Control) -> None:
     sandbox.fault(MODEL, status(429, headers={"Retry-After": "120"}))
     reply = server.chat(model=MODEL)
@@ -281,6 +333,25 @@ def test_u13_r03_killing_the_chosen_model_in_a_run_of_200_loses_no_answer(
     assert killed not in seen[50:]
     failed = [a for a in sandbox.attempts(killed) if a["status"] == 503]
     assert 1 <= len(failed) <= 10
+
+
+def test_r04_quick_retries_stay_within_a_fifth_of_the_traffic_and_ten(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, status(500))
+    for _ in range(50):
+        assert server.chat(model=MODEL).status == 502
+    assert 50 + 10 <= len(sandbox.attempts()) <= 50 + 10 + 50 // 5
+
+
+def test_a_quick_retry_that_fails_too_is_one_fault_and_not_two(
+    server: Server, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, status(500))
+    assert server.chat(models=LIST).headers["x-llmr-model"] == OTHER
+    assert len(sandbox.attempts(MODEL)) == 2
+    cooling = server.request("GET", "/health").json["cooling"][f"openrouter/{MODEL}"]
+    assert 3 < cooling["seconds_left"] <= 5.5  # the first step, not the second
 
 
 def test_free_rows_are_used_within_their_allowance(server: Server, sandbox: Control) -> None:
@@ -329,6 +400,26 @@ def test_a_caller_who_leaves_mid_stream_closes_the_upstream(
     eventually(lambda: server.gateway.in_flight == 0, "request over")
 
 
+def test_a_caller_who_leaves_during_a_probe_leaves_the_door_open(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    tree = upstream(sandbox_process.base_url, limits={"retry_after_wait_s": 0})
+    with Server(tree) as server:
+        sandbox.fault(MODEL, status(429, headers={"Retry-After-Ms": "200"}), times=1)
+        assert server.chat(models=LIST).headers["x-llmr-model"] == OTHER
+        eventually(lambda: not server.request("GET", "/health").json["cooling"], "cooled down")
+        sandbox.fault(MODEL, {"kind": "silent", "seconds": 30})
+        probe = http.client.HTTPConnection("127.0.0.1", server.port)
+        wish = {"models": LIST, "messages": [{"role": "user", "content": "Hi"}]}
+        probe.request("POST", "/v1/chat/completions", json.dumps(wish))
+        eventually(lambda: len(sandbox.attempts(MODEL)) == 2, "the probe is sent")
+        assert server.request("GET", "/health").json["cooling"][f"openrouter/{MODEL}"]
+        probe.close()
+        eventually(lambda: server.gateway.in_flight == 0, "the probe is over")
+        sandbox.clear()
+        assert server.chat(models=LIST).headers["x-llmr-model"] == MODEL
+
+
 def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) -> None:
     sandbox.fault(MODEL, status(503))
     reply = server.chat(models=LIST)
@@ -342,6 +433,7 @@ def test_the_decision_tells_what_came_of_it(server: Server, sandbox: Control) ->
 
 
 def test_connections_are_used_again_and_none_is_left_over(server: Server, sandbox: Control) -> None:
+    settled(server)  # the look at the catalogue has a connection of its own
     replies: list[Reply] = [server.chat(model=MODEL, stream=n % 2 == 0) for n in range(20)]
     assert all(reply.status == 200 for reply in replies)
     assert len({attempt["connection"] for attempt in sandbox.attempts()}) == 1

@@ -63,6 +63,18 @@ def test_soft_faults_cool_once_half_of_ten_failed() -> None:
     assert state.until == 14.0
 
 
+def test_a_shorter_wait_does_not_cut_a_longer_one_short() -> None:
+    state = down(WELL, 0.0, hint_s=200.0)
+    assert down(state, 1.0).until == 200.0
+    assert down(state, 1.0, hint_s=2.0).until == 200.0
+
+
+def test_a_probe_that_fails_softly_is_over() -> None:
+    _, probing = health.admit(down(WELL, 0.0), 6.0)
+    after = health.failed(probing, "cut", 6.5, 0.5, hard=False)
+    assert health.admit(after, 6.6)[0]
+
+
 def test_old_outcomes_fade() -> None:
     state = WELL
     for _ in range(9):
@@ -114,6 +126,28 @@ def test_r07_only_faults_of_the_target_or_its_account_count(
     learner = Learner(lambda: 0.5)
     learner.fault(model("a"), kind, 100.0, None, hard=kind.hard)
     assert set(learner.cooling(100.0)) == cooled
+
+
+@pytest.mark.parametrize("cooled", [classify.OVERLOADED, classify.CREDIT])
+def test_a_probe_that_met_the_callers_own_mistake_is_over(cooled: classify.Kind) -> None:
+    learner, row = Learner(lambda: 0.5), model("a")
+    learner.fault(row, cooled, 0.0, 10.0, hard=True)
+    assert not learner.admit(row, 9.9)
+    assert learner.admit(row, 10.0)
+    assert not learner.admit(row, 10.1)
+    assert learner.cooling(10.1)
+    learner.fault(row, classify.CALLER, 10.2, None, hard=True)
+    assert learner.cooling(10.3) == {}
+    assert learner.admit(row, 10.3)
+
+
+def test_an_answer_shows_that_the_account_is_well_again() -> None:
+    learner, one, other = Learner(lambda: 0.5), model("a"), model("b")
+    learner.fault(one, classify.CREDIT, 0.0, 10.0, hard=True)
+    assert learner.admit(other, 10.0)
+    learner.well(other, 10.5)
+    assert learner.admit(one, 10.6)
+    assert learner.admit(other, 10.6)
 
 
 def test_u08_r07_the_callers_own_mistakes_in_any_number_change_no_health() -> None:

@@ -13,8 +13,7 @@ from llmr import ApiError, ConfigError, Router, sync
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.sandbox.text import CANONICAL_ANSWER
-from tests.harness import upstream
-from tests.test_cache import eventually
+from tests.harness import eventually, upstream
 
 HI = [{"role": "user", "content": "Hello"}]
 MODEL = "openai/gpt-5.4-mini"

