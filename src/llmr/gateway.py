@@ -29,7 +29,8 @@ from llmr.core.learner import Learner
 from llmr.core.request import Request, normalised, parse
 from llmr.errors import ApiError
 from llmr.execution.executor import Executor
-from llmr.execution.types import Limits, Outcome
+from llmr.execution.types import HEADERS, Limits, Outcome
+from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
@@ -102,6 +103,7 @@ class Gateway:
         places = sorted((n, u.base_url) for n, u in config.upstreams.items() if u is not None)
         self.scope = hashlib.blake2b(msgspec.json.encode((sandbox, places)), digest_size=8).digest()
         self.hits = self.misses = 0
+        self.hops = Hops(HEADERS)
         self.decisions = Decisions()
         self.window = Window()
         self.observers: list[Any] = [self.window.add]

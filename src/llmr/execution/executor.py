@@ -176,6 +176,8 @@ class Run:
         else:
             if failure.kind is classify.CONTEXT:
                 self._keep_larger(index)
+            if failure.kind is classify.LOOP:
+                self._leave(self._models[index].upstream)
             wait = self._before_again(index, failure)
             if wait:
                 self._later = self._loop.call_later(wait, self.advance)
@@ -236,6 +238,10 @@ class Run:
         self._chain = [
             i for i in self._chain if (self._models[i].context_length or least + 1) > least
         ]
+
+    def _leave(self, upstream: str) -> None:
+        """No target of an upstream that leads back here: each of them does."""
+        self._chain = [i for i in self._chain if self._models[i].upstream != upstream]
 
     def _before_again(self, index: int, failure: Failure) -> float:
         """Put the same target back in front, once, where that is worth it; seconds to wait first.
