@@ -83,6 +83,11 @@ def admit(state: Health, now: float) -> tuple[bool, Health]:
     return True, replace(state, probe=now)
 
 
+def opens(state: Health) -> float:
+    """The instant from which an attempt may go to the target, as far as is known."""
+    return state.until if state.probe is None else max(state.until, state.probe + PROBE_LEASE_S)
+
+
 def failing(state: Health, now: float) -> bool:
     """Whether half of at least ten outcomes of the last 30 s were bad."""
     return _failing(state.slots, now)
