@@ -1,13 +1,14 @@
 """The cache in Redis or Valkey, shared by several routers.
 
 The store is a hint and never a wait: a lookup is bounded, a fault opens a breaker, and while it is
-open nobody asks. A background task joins the store again when it answers. Entries carry magic,
-version and digest; anything else under our keys is a miss and is removed.
+open nobody asks. A background task joins the store again when it can be read and written. Entries
+carry magic, version and digest; anything else under our keys is a miss and is removed.
 """
 
 import asyncio
 import hashlib
 import logging
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from llmr.errors import ConfigError
 log = logging.getLogger("llmr.cache")
 
 PREFIX = b"llmr:cache:1:"
+PROBED = PREFIX + b"probe"  # never there
 MAGIC = b"LLMR\x01"
 DIGEST = 16
 OPERATION_S = 0.05
@@ -80,6 +82,7 @@ class Shared:
             raise ConfigError(f"redis.url {self.place!r} cannot be used: {error}.") from None
         # uvloop raises RuntimeError where a connection that was reset is written to.
         self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
+        self._refusal = redis.ResponseError
         self.connected = False
         self._told = False
         self._down = asyncio.Event()
@@ -165,11 +168,10 @@ class Shared:
             await self._down.wait()
             try:
                 async with asyncio.timeout(CONNECT_S + OPERATION_S):
-                    await self._client.ping()
+                    await self._try()
             except self.errors as error:
-                if not self._told:
-                    self._told = True
-                    log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
+                self._fault(error)
+                await self._disconnect()
                 await asyncio.sleep(PROBE_S[min(failed, len(PROBE_S) - 1)])
                 failed += 1
                 continue
@@ -179,6 +181,16 @@ class Shared:
             self._down.clear()
             log.info("redis %s answers: caching there", self.place)
             await self._while_connected()
+
+    async def _try(self) -> None:
+        """Read and write, without leaving anything: a replica or a full store answers a ping."""
+        await self._client.get(PROBED)
+        await self._client.set(PROBED, b"", xx=True)
+
+    async def _disconnect(self) -> None:
+        """The next probe connects anew: after a failover the name may lead to another server."""
+        with suppress(*self.errors):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _while_connected(self) -> None:
         """Ping now and then, so that health tells the truth when nothing is looked up."""
@@ -211,12 +223,11 @@ class Shared:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:
-        if self.connected:
-            self.connected = False
+        """Nobody asks the store until a probe succeeds. Told once, not with each request."""
+        self.connected = False
+        self._down.set()
+        if not self._told:
             self._told = True
-            self._down.set()
-            log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
-
-
-def _why(error: BaseException) -> str:
-    return type(error).__name__
+            state = "takes no entries" if isinstance(error, self._refusal) else "is away"
+            why = type(error).__name__
+            log.warning("redis %s %s (%s): caching in memory", self.place, state, why)
