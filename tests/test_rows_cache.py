@@ -1,5 +1,6 @@
 """Rows of the table of faults about the cache which no other test proves."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -12,7 +13,7 @@ import openai
 import pytest
 
 from llmr.cache.memory import Entry
-from llmr.cache.shared import ENTRY_LIMIT, PREFIX, pack, unpack
+from llmr.cache.shared import ENTRY_LIMIT, PREFIX, Shared, pack, unpack
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.fault_proxy import FaultProxy, Mode
@@ -181,8 +182,37 @@ def test_k04_a_huge_entry_is_no_entry() -> None:
         assert (unpack(stored) is not None) is kept
 
 
+def test_k04_what_would_not_be_read_is_not_written(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 100_000
+    monkeypatch.setattr("llmr.cache.shared.ENTRY_LIMIT", limit)
+    around = len(pack(Entry(MODEL, "openrouter", b"x" * 80_000, 0.0))) - 80_000
+    sizes = limit + 1, limit - around + 1, limit - around
+    entries = [Entry(MODEL, "openrouter", b"x" * size, 0.0) for size in sizes]
+
+    def stored() -> bool:
+        return valkey.command(b"DBSIZE") == b":1\r\n"
+
+    async def play() -> None:
+        shared = Shared(valkey.url, 60)
+        running = asyncio.create_task(shared.run())
+        await asyncio.to_thread(eventually, lambda: shared.connected, "joined")
+        for number, entry in enumerate(entries):
+            shared.put(b"%d" % number, entry)
+        await asyncio.to_thread(eventually, stored, "written")
+        found = [await shared.get(b"%d" % number) for number in range(len(entries))]
+        assert found == [None, None, entries[2]]
+        assert shared.spoilt == 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await shared.close()
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("spoil", [(b"SET", b"not ours"), (b"LPUSH", b"a list")])
-def test_k04_a_spoilt_entry_is_removed_and_counted_as_a_miss(
+def test_k04_a_spoilt_entry_is_a_miss_removed_and_counted_on_its_own(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     valkey: Valkey,
@@ -201,6 +231,9 @@ def test_k04_a_spoilt_entry_is_removed_and_counted_as_a_miss(
         assert server.chat(model=MODEL, temperature=0).status == 400
         assert valkey.command(b"DBSIZE") == b":0\r\n"
         assert server.request("GET", "/cache/stats").json["misses"] == 2
+        assert server.request("GET", "/health").json["spoilt_cache_entries"] == 1
+        scraped = server.request("GET", "/metrics?format=prometheus").body
+        assert b"llmr_cache_spoilt_entries 1.0" in scraped
         assert server.gateway.redis_connected
 
 

@@ -248,6 +248,11 @@ class Gateway:
     def redis_connected(self) -> bool:
         return self.shared is not None and bool(self.shared.connected)
 
+    @property
+    def spoilt_cache_entries(self) -> int:
+        """What was found in the shared store under our keys and was no entry of ours."""
+        return 0 if self.shared is None else int(self.shared.spoilt)
+
     async def cache_stats(self) -> dict[str, Any]:
         """Entries, bytes, hits and misses of the cache in use."""
         entries, size, backend = len(self.memory), self.memory.bytes, "memory"
@@ -282,6 +287,7 @@ class Gateway:
         return {
             "status": "ok" if well else "degraded",
             "redis_connected": self.redis_connected,
+            "spoilt_cache_entries": self.spoilt_cache_entries,
             "openrouter_accessible": openrouter is not None and openrouter.accessible,
             "upstreams": upstreams,
             "sandbox": self.sandbox,

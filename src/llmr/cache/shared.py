@@ -2,7 +2,7 @@
 
 The store is a hint and never a wait: a lookup is bounded, a fault opens a breaker, and while it is
 open nobody asks. A background task joins the store again when it can be read and written. Entries
-carry magic, version and digest; anything else under our keys is a miss and is removed.
+carry magic, version and digest; anything else under our keys is spoilt: a miss, counted, removed.
 """
 
 import asyncio
@@ -55,7 +55,10 @@ def unpack(data: Any) -> Entry | None:
 
 
 class Shared:
-    """A client of the store with its own breaker. `connected` is False until it has answered."""
+    """A client of the store with its own breaker. `connected` is False until it has answered.
+
+    `spoilt` counts what was found under our keys and was no entry of ours.
+    """
 
     def __init__(self, url: str, ttl_s: int) -> None:
         try:
@@ -84,6 +87,7 @@ class Shared:
         self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
         self._refusal = redis.ResponseError
         self.connected = False
+        self.spoilt = 0
         self._told = False
         self._down = asyncio.Event()
         self._down.set()
@@ -98,7 +102,7 @@ class Shared:
                 data = await self._client.get(PREFIX + key)
         except self.errors as error:
             if "WRONGTYPE" in str(error):
-                await self._forget(key)
+                await self._remove(key)
             else:
                 self._fault(error)
             return None
@@ -106,15 +110,21 @@ class Shared:
             return None
         entry = unpack(data)
         if entry is None:
-            await self._forget(key)
+            await self._remove(key)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Write behind: the caller does not wait, and a full queue drops the write."""
-        if not self.connected:
+        """Write behind: the caller does not wait, and a full queue drops the write.
+
+        What `get` would not take for an entry is not written either.
+        """
+        if not self.connected or len(entry.completion) > ENTRY_LIMIT:
+            return
+        data = pack(entry)
+        if len(data) > ENTRY_LIMIT:
             return
         try:
-            self._writes.put_nowait((PREFIX + key, pack(entry)))
+            self._writes.put_nowait((PREFIX + key, data))
         except asyncio.QueueFull:
             log.debug("the store is slow: a write behind was dropped")
 
@@ -215,7 +225,9 @@ class Shared:
             except self.errors as error:
                 self._fault(error)
 
-    async def _forget(self, key: bytes) -> None:
+    async def _remove(self, key: bytes) -> None:
+        """What stands under a key of ours and is no entry."""
+        self.spoilt += 1
         try:
             async with asyncio.timeout(OPERATION_S):
                 await self._client.unlink(PREFIX + key)
