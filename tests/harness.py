@@ -75,13 +75,14 @@ class Reply:
 
 
 class Server:
-    """`llmr` serving on a free port of the loopback, configured by a plain mapping."""
+    """`llmr` serving on the loopback, on a free port or this one, configured by a plain mapping."""
 
-    def __init__(self, tree: Mapping[str, Any], *, sandbox: bool = False) -> None:
+    def __init__(self, tree: Mapping[str, Any], *, sandbox: bool = False, port: int = 0) -> None:
         self.gateway = Gateway(config.build(tree, {}), sandbox=sandbox)
         self._server = uvicorn.Server(uvicorn_config(Application(self.gateway)))
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(
@@ -123,6 +124,14 @@ class Server:
         """A chat request; a greeting unless it has messages of its own."""
         body.setdefault("messages", [{"role": "user", "content": "Hello there"}])
         return self.request("POST", path, body, headers)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def upstream(base_url: str, **more: Any) -> dict[str, Any]:

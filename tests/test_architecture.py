@@ -12,7 +12,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "llmr"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "core": {"errors"},
-    "config": {"config_file", "errors"},
+    "loops": {"errors"},
+    "config": {"config_file", "errors", "loops"},
     "config_file": {"errors"},
     "bundle": {"core"},
     "upstreams": set(),
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "core",
             "errors",
             "execution",
+            "loops",
             "observe",
         ),
         *("refresh", "ticket", "upstreams"),

@@ -110,3 +110,18 @@ def test_preferred_models_that_cool_down_are_skipped_too() -> None:
 def test_listed_models_that_cool_down_are_skipped_while_another_is_well() -> None:
     found = decided(ROWS, cooling={ROWS[3].target: "timeout"}, models=["lab/3", "lab/5"])
     assert names(found) == ["lab/5"]
+
+
+def test_r02_the_targets_of_a_request_are_all_it_could_go_to() -> None:
+    rows = [model(f"lab/{number}") for number in range(13)]
+    cooling = {"lab/lab/0": "down"}
+    named = decided(rows, models=["lab/0", "lab/1"], cooling=cooling)
+    assert named.chain == (1,)
+    assert sorted(named.targets) == [0, 1]
+    few = decided(rows[:3], cooling=cooling)
+    assert few.chain == (1, 2)
+    assert sorted(few.targets) == [0, 1, 2]
+    assert decided(rows, cooling=cooling).targets == ()  # more than are ranked
+    alone = decided(rows, cooling={f"lab/{row.id}": "down" for row in rows})
+    assert len(alone.chain) == 1
+    assert len(alone.targets) == 12

@@ -26,14 +26,30 @@ def test_the_first_hard_fault_cools_for_five_seconds() -> None:
     assert health.admit(state, 105.0)[0]
 
 
-def test_r01_the_wait_doubles_up_to_thirty_seconds_while_probes_fail() -> None:
+def test_r01_the_wait_doubles_up_to_its_bound_while_probes_fail() -> None:
     state, now, waits = WELL, 0.0, []
     for _ in range(6):
         state = down(state, now)
         waits.append(state.until - now)
         now = state.until
-    assert waits == [5.0, 10.0, 20.0, 30.0, 30.0, 30.0]
+    middle = health.LONGEST_S / (1.0 + JITTER)
+    assert waits == pytest.approx([5.0, 10.0, 20.0, middle, middle, middle])
     assert health.succeeded(state, now).strikes == 0
+
+
+def test_r01_no_wait_is_longer_than_thirty_seconds_however_the_jitter_falls() -> None:
+    waits = [
+        health.failed(Health(strikes), "down", 0.0, draw, hard=True).until
+        for strikes in range(3, 40)
+        for draw in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    assert max(waits) == pytest.approx(30.0)
+    assert max(waits) <= 30.0
+    assert max(waits) - min(waits) > 5.0  # they are spread, not held at the bound
+
+
+def test_r01_a_target_that_failed_for_days_still_has_a_wait() -> None:
+    assert down(Health(strikes=100_000), 0.0).until <= health.LONGEST_S
 
 
 def test_r01_one_probe_at_a_time_until_one_succeeds() -> None:
@@ -101,7 +117,7 @@ def test_whatever_happens_a_target_is_tried_again_within_its_bounds(
             state = health.admit(state, now)[1]
         else:
             state = health.let_go(state)
-        assert state.until <= now + health.LONGEST_S * (1 + JITTER)
+        assert state.until <= now + health.LONGEST_S
         assert health.admit(state, max(state.until, now) + PROBE_LEASE_S + 1e-6)[0]
         assert len(state.slots) <= health.SLOTS + 1
 

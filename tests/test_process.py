@@ -138,11 +138,15 @@ class Child:
     def workers(self) -> list[int]:
         """The worker processes that serve, on Linux."""
         pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [
-            int(pid)
-            for pid in pids.split()
-            if b"llmr.cli.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        return [int(pid) for pid in pids.split() if b"llmr.cli.workers" in command_of(pid)]
+
+
+def command_of(pid: str) -> bytes:
+    """The command line of a process, empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def handles(pid: int, number: int) -> bool:
@@ -293,6 +297,30 @@ def test_p03_a_killed_worker_breaks_its_streams_and_is_replaced(
             assert child.ask(body=ask(model="openai/gpt-4o-mini")).status == 200
         eventually(lambda: len(child.workers()) == 2, "replaced")
         assert old[1] in child.workers()
+        child.signal(signal.SIGTERM)
+        assert child.ends() == 0
+
+
+def test_p03_a_supervisor_wakes_for_its_workers_and_for_nothing_else(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    if not Path("/proc/self/task").exists():
+        pytest.skip("needs /proc to count how often it woke")
+
+    def woke() -> int:
+        pid = child.process.pid
+        told = Path(f"/proc/{pid}/task/{pid}/status").read_text()
+        return int(told.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    with Child(tmp_path, tree, "--workers", "2") as child:
+        eventually(lambda: child.get("/readyz").status == 200, "ready")
+        before = woke()
+        time.sleep(0.5)
+        assert woke() == before
+        old = set(child.workers())
+        for worker in old:  # the second while the first is being replaced
+            os.kill(worker, signal.SIGKILL)
+        eventually(lambda: len(set(child.workers()) - old) == 2, "replaced")
         child.signal(signal.SIGTERM)
         assert child.ends() == 0
 

@@ -19,7 +19,7 @@ from llmr.gateway import Gateway
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from llmr.server.reload import Reloader
-from tests.harness import eventually, upstream
+from tests.harness import at_rest, eventually, upstream
 from tests.test_clients import (
     CHAT,
     HEAD,
@@ -172,7 +172,7 @@ def test_r16_a_hundred_reloads_under_traffic_drop_nothing_and_mix_nothing(
         server.request("GET", "/health")
         ready = reload(server, lambda: config.build(trees[0], {}))
         assert ready
-        tasks, files = server.tasks, ours()
+        tasks, files = server.tasks, at_rest(ours)
         over = threading.Event()
         seen: list[tuple[int, str, bytes]] = []
 

@@ -1,7 +1,9 @@
 """Rows of the table of faults about the cache which no other test proves."""
 
+import asyncio
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from statistics import median
@@ -11,7 +13,7 @@ import openai
 import pytest
 
 from llmr.cache.memory import Entry
-from llmr.cache.shared import ENTRY_LIMIT, PREFIX, pack, unpack
+from llmr.cache.shared import ENTRY_LIMIT, PREFIX, Shared, pack, unpack
 from llmr.sandbox.control import Control
 from llmr.sandbox.process import SandboxProcess
 from tests.fault_proxy import FaultProxy, Mode
@@ -30,6 +32,18 @@ def prepared_ms(reply: Reply) -> float:
     """How long the router took between its decision and the upstream call."""
     parts = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
     return float(parts["prepare"])
+
+
+def answers(caplog: pytest.LogCaptureFixture) -> bool:
+    """Whether the last thing told of the store is that it answers."""
+    told = lines(caplog)
+    return bool(told) and "answers" in told[-1]
+
+
+def connections(valkey: Valkey) -> set[bytes]:
+    """The ids of the router's connections to the store."""
+    listed = valkey.command(b"CLIENT", b"LIST", b"TYPE", b"normal")
+    return set(re.findall(rb"(?m)^id=(\d+) .* cmd=(?!client)", listed))
 
 
 def completion(finish: str = "stop", **message: Any) -> dict[str, Any]:
@@ -89,21 +103,45 @@ def test_k03_a_flushed_store_is_a_miss(
         assert server.gateway.redis_connected
 
 
-def test_k03_a_store_that_became_a_read_only_replica_causes_no_error(
+@pytest.mark.parametrize(
+    ("spoil", "mend", "why"),
+    [
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "ReadOnlyError"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OutOfMemoryError"),
+        (
+            *("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+            "ResponseError",
+        ),
+    ],
+    ids=["replica", "full", "alone"],
+)
+def test_k03_a_store_that_takes_no_writes_causes_no_error_and_is_told_once(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     valkey: Valkey,
     caplog: pytest.LogCaptureFixture,
+    spoil: str,
+    mend: str,
+    why: str,
 ) -> None:
     caplog.set_level("INFO", logger="llmr.cache")
     with shared_server(sandbox_process, valkey) as server:
-        eventually(lambda: server.gateway.redis_connected, "joined")
-        assert valkey.command(b"REPLICAOF", b"127.0.0.1", b"1") == b"+OK\r\n"
+        eventually(lambda: answers(caplog), "joined")
+        caplog.clear()
+        before = connections(valkey)
+        assert before
+        assert valkey.command(*spoil.encode().split()) == b"+OK\r\n"
         for number in range(10):
             assert ask(server, seed=number).headers["x-llmr-cache"] == "miss"
-        eventually(lambda: any("ReadOnly" in line for line in lines(caplog)), "a write refused")
+            if number == 0:
+                eventually(lambda: not server.gateway.redis_connected, "a write refused")
+        assert ask(server, seed=9).headers["x-llmr-cache"] == "hit"  # from memory
+        eventually(lambda: not connections(valkey) & before, "connected anew")
+        assert not server.gateway.redis_connected
         assert valkey.command(b"DBSIZE") == b":0\r\n"
-        assert valkey.command(b"REPLICAOF", b"NO", b"ONE") == b"+OK\r\n"
+        assert valkey.command(*mend.encode().split()) == b"+OK\r\n"
+        eventually(lambda: answers(caplog), "joined again")
+        assert valkey.command(b"DBSIZE") == b":0\r\n"  # a probe leaves nothing
 
         def written() -> bool:
             return ask(server, seed=100).headers["x-llmr-cache"] == "hit" and (
@@ -111,6 +149,31 @@ def test_k03_a_store_that_became_a_read_only_replica_causes_no_error(
             )
 
         eventually(written, "kept there again")
+        first, second = lines(caplog)
+        assert f"takes no entries ({why})" in first
+        assert "answers" in second
+
+
+@pytest.mark.parametrize(("spoil", "mend"), [("-set", "+set"), ("-get", "+get")])
+def test_k03_a_store_that_forbids_what_the_cache_does_is_left_alone(
+    sandbox_process: SandboxProcess,
+    sandbox: Control,
+    valkey: Valkey,
+    caplog: pytest.LogCaptureFixture,
+    spoil: str,
+    mend: str,
+) -> None:
+    caplog.set_level("INFO", logger="llmr.cache")
+    with shared_server(sandbox_process, valkey) as server:
+        eventually(lambda: answers(caplog), "joined")
+        caplog.clear()
+        assert valkey.command(b"ACL", b"SETUSER", b"default", spoil.encode()) == b"+OK\r\n"
+        for number in range(10):
+            assert ask(server, seed=number).headers["x-llmr-cache"] == "miss"
+        eventually(lambda: not server.gateway.redis_connected, "refused")
+        assert valkey.command(b"ACL", b"SETUSER", b"default", mend.encode()) == b"+OK\r\n"
+        eventually(lambda: answers(caplog), "joined again")
+        assert ["takes no" in line for line in lines(caplog)] == [True, False]
 
 
 def test_k04_a_huge_entry_is_no_entry() -> None:
@@ -119,8 +182,37 @@ def test_k04_a_huge_entry_is_no_entry() -> None:
         assert (unpack(stored) is not None) is kept
 
 
+def test_k04_what_would_not_be_read_is_not_written(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 100_000
+    monkeypatch.setattr("llmr.cache.shared.ENTRY_LIMIT", limit)
+    around = len(pack(Entry(MODEL, "openrouter", b"x" * 80_000, 0.0))) - 80_000
+    sizes = limit + 1, limit - around + 1, limit - around
+    entries = [Entry(MODEL, "openrouter", b"x" * size, 0.0) for size in sizes]
+
+    def stored() -> bool:
+        return valkey.command(b"DBSIZE") == b":1\r\n"
+
+    async def play() -> None:
+        shared = Shared(valkey.url, 60)
+        running = asyncio.create_task(shared.run())
+        await asyncio.to_thread(eventually, lambda: shared.connected, "joined")
+        for number, entry in enumerate(entries):
+            shared.put(b"%d" % number, entry)
+        await asyncio.to_thread(eventually, stored, "written")
+        found = [await shared.get(b"%d" % number) for number in range(len(entries))]
+        assert found == [None, None, entries[2]]
+        assert shared.spoilt == 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await shared.close()
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("spoil", [(b"SET", b"not ours"), (b"LPUSH", b"a list")])
-def test_k04_a_spoilt_entry_is_removed_and_counted_as_a_miss(
+def test_k04_a_spoilt_entry_is_a_miss_removed_and_counted_on_its_own(
     sandbox_process: SandboxProcess,
     sandbox: Control,
     valkey: Valkey,
@@ -139,6 +231,9 @@ def test_k04_a_spoilt_entry_is_removed_and_counted_as_a_miss(
         assert server.chat(model=MODEL, temperature=0).status == 400
         assert valkey.command(b"DBSIZE") == b":0\r\n"
         assert server.request("GET", "/cache/stats").json["misses"] == 2
+        assert server.request("GET", "/health").json["spoilt_cache_entries"] == 1
+        scraped = server.request("GET", "/metrics?format=prometheus").body
+        assert b"llmr_cache_spoilt_entries 1.0" in scraped
         assert server.gateway.redis_connected
 
 

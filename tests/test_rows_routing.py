@@ -19,7 +19,7 @@ from llmr.execution.executor import Executor
 from llmr.execution.types import Limits, Outcome
 from llmr.sandbox.control import Control
 from tests.builders import NOW, decided, model, names, raw, snapshot
-from tests.harness import Server
+from tests.harness import Server, free_port
 from tests.virtual import Played, Scripted, run
 
 LAB = Policy(frozenset(("lab",)))
@@ -120,6 +120,62 @@ def test_r02_all_targets_down_give_a_clean_503_with_the_soonest_time(
     reply = server.chat(models=[first, second])
     assert (reply.status, reply.headers["retry-after"]) == (503, "40")
     assert [attempt["model"] for attempt in sandbox.attempts()] == [first, second, second]
+
+
+@pytest.mark.parametrize("fault", ["reset", "close", {"kind": "status", "status": 503}])
+def test_r02_without_a_hint_the_time_is_that_of_the_routers_own_cooldown(
+    server: Server, sandbox: Control, fault: Any
+) -> None:
+    sandbox.fault("*", fault if isinstance(fault, dict) else {"kind": fault})
+    for _ in range(3):  # at first both are tried, then one of them as a last resort
+        reply = server.chat(models=["openai/gpt-5.4-mini", "openai/gpt-5.4"])
+        assert reply.status == 503
+        assert reply.headers["x-should-retry"] == "true"
+        cooling = server.request("GET", "/health").json["cooling"].values()
+        soonest = min(entry["seconds_left"] for entry in cooling)
+        assert len(cooling) == 2
+        # Rounded up, and told a moment before health was asked.
+        assert soonest <= int(reply.headers["retry-after"]) < soonest + 2.5
+
+
+def test_r02_targets_that_refuse_connections_are_a_503_with_a_time() -> None:
+    rows = [{"id": "lab/a"}, {"id": "lab/b"}]
+    lab = {"base_url": f"http://127.0.0.1:{free_port()}/v1", "models": rows}
+    with Server({"upstreams": {"openrouter": None, "lab": lab}}) as server:
+        for names in (["auto"], ["lab/a", "lab/b"]):
+            reply = server.chat(models=names) if names[1:] else server.chat(model="auto")
+            assert (reply.status, reply.error["code"]) == (503, "upstream_unreachable")
+            assert 1 <= int(reply.headers["retry-after"]) <= 6
+            assert float(reply.headers["server-timing"].rpartition("dur=")[2]) < 500
+
+
+def test_r02_the_soonest_time_is_that_of_a_target_passed_over() -> None:
+    async def play() -> None:
+        lab = Lab([model(name) for name in "ab"], dict.fromkeys("ab", lambda *_: (0.01, DOWN)))
+        await lab.ask(models=["a"])  # cools for 5 s, and as the last resort for 10 more
+        await lab.ask(models=["b"])
+        outcome = await lab.ask(models=["a", "b"])
+        assert outcome.error is not None
+        assert [name for _, name in lab.upstream.sends] == ["a", "b", "a"]
+        assert outcome.error.retry_after_s == pytest.approx(5.0, abs=0.1)  # b, not a
+
+    run(play())
+
+
+@pytest.mark.parametrize("well", ["b", None])
+def test_r02_no_time_is_told_while_a_target_may_be_tried_or_none_ever_helps(
+    well: str | None,
+) -> None:
+    async def play() -> None:
+        refused = 401, JSON, [(0.0, b'{"error":{"message":"no","code":401}}')]
+        scripts: dict[str, Script] = {"a": lambda *_: (0.01, DOWN if well else refused)}
+        lab = Lab([model("a"), model("b")], scripts, Limits(attempts=1))
+        outcome = await lab.ask(models=["a", "b"] if well else ["a"])
+        assert outcome.error is not None
+        assert outcome.error.retryable is bool(well)
+        assert outcome.error.retry_after_s is None
+
+    run(play())
 
 
 def test_r04_a_whole_upstream_that_fails_under_load_gets_little_more_than_its_load() -> None:

@@ -71,6 +71,7 @@ class Answering:
         gateway, ticket = self._gateway, self._ticket
         gateway.in_flight += 1
         try:
+            ticket.headers = gateway.hops.onward(headers)
             body = self._body = Body(data)
             request = self._request = gateway.request(body, headers, ticket.surface)
             ticket.decision = gateway.decide(request)
@@ -121,6 +122,7 @@ class Answering:
             total_s=gateway.config.limits.total_s,
             deadline_ms=request.deadline_ms,
             keep=False,
+            headers=ticket.headers,
         )
         ticket.sent = time.monotonic()
         outcome = ticket.outcome = Outcome([])
@@ -221,6 +223,7 @@ class Answering:
             total_s=gateway.config.limits.total_s,
             deadline_ms=None,
             keep=True,
+            headers=ticket.headers,
         )
         ticket.sent = time.monotonic()
         stores = self._rules.store

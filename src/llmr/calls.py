@@ -8,15 +8,21 @@ import msgspec
 from llmr.core.body import Body
 from llmr.core.decide import Decision
 from llmr.core.request import REMOVED
-from llmr.execution.types import Call
+from llmr.execution.types import HEADERS, Call
 
 
 def call_for(
-    body: Body, decision: Decision, *, total_s: float, deadline_ms: float | None, keep: bool
+    body: Body,
+    decision: Decision,
+    *,
+    total_s: float,
+    deadline_ms: float | None,
+    keep: bool,
+    headers: tuple[tuple[bytes, bytes], ...] = HEADERS,
 ) -> Call:
     """The call that answers `decision`; it ends within both bounds.
 
-    `keep`: the answer is assembled whole even where it is streamed.
+    `keep`: the answer is assembled whole even where it is streamed. `headers` go with each attempt.
     """
     asks = include_usage(body)
     stream = decision.request.stream
@@ -33,6 +39,7 @@ def call_for(
         asks,
         asyncio.get_running_loop().time() + seconds,
         keep,
+        headers,
     )
 
 

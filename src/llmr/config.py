@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llmr import config_file
 from llmr.errors import ConfigError
+from llmr.loops import own_address
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -165,11 +166,14 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
+    *,
+    serving: bool = False,
 ) -> Config:
     """The configuration in force.
 
     `flags` maps dotted names (`server.port`) to values. `environ` defaults to the process's
     environment with `.env` of `directory` (default: the working directory) laid under it.
+    `serving`: a server is to listen where it says.
     """
     directory = directory or Path.cwd()
     environ = _environment(environ, directory)
@@ -185,7 +189,7 @@ def load(
     for dotted, value in (flags or {}).items():
         if value is not None:
             _put(tree, dotted.split("."), value)
-    return build(tree, environ, name, lines)
+    return build(tree, environ, name, lines, serving=serving)
 
 
 def build(
@@ -193,8 +197,10 @@ def build(
     environ: Mapping[str, str] | None = None,
     name: str = "the configuration",
     lines: Mapping[str, int] | None = None,
+    *,
+    serving: bool = False,
 ) -> Config:
-    """A checked configuration from a plain mapping."""
+    """A checked configuration from a plain mapping; `serving`: with a server that listens."""
     environ = os.environ if environ is None else environ
     upstreams = tree.get("upstreams")
     for key, value in upstreams.items() if isinstance(upstreams, dict) else ():
@@ -207,6 +213,8 @@ def build(
     except msgspec.ValidationError as error:
         raise ConfigError(_told(str(error), name, lines or {})) from None
     _check(config, name, lines or {})
+    if serving:
+        _check_own_address(config, name, lines or {})
     return msgspec.structs.replace(config, upstreams=_upstreams(config, environ))
 
 
@@ -396,6 +404,19 @@ def _check(config: Config, name: str, lines: Mapping[str, int]) -> None:
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise ConfigError(f"{where}: upstreams.{key}.models has {twice!r} twice.")
+
+
+def _check_own_address(config: Config, name: str, lines: Mapping[str, int]) -> None:
+    """Where nothing listens, an upstream may have the address: another router, or a model."""
+    host, port = config.server.host, config.server.port
+    for key, upstream in config.upstreams.items():
+        url = upstream.base_url if upstream is not None else None
+        if url is not None and own_address(host, port, url):
+            raise ConfigError(
+                f"{name}{_line_of(f'$.upstreams.{key}', lines)}: upstreams.{key}.base_url {url} is "
+                f"where this router itself listens ({host}:{port}): its requests would go round. "
+                "Point base_url to the provider, or let the router listen elsewhere (server.port)."
+            )
 
 
 def _upstreams(config: Config, environ: Mapping[str, str]) -> dict[str, UpstreamConfig | None]:

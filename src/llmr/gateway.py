@@ -29,7 +29,8 @@ from llmr.core.learner import Learner
 from llmr.core.request import Request, normalised, parse
 from llmr.errors import ApiError
 from llmr.execution.executor import Executor
-from llmr.execution.types import Limits, Outcome
+from llmr.execution.types import HEADERS, Limits, Outcome
+from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
 from llmr.observe.window import Window
 from llmr.refresh import Refresh, Source
@@ -102,6 +103,7 @@ class Gateway:
         places = sorted((n, u.base_url) for n, u in config.upstreams.items() if u is not None)
         self.scope = hashlib.blake2b(msgspec.json.encode((sandbox, places)), digest_size=8).digest()
         self.hits = self.misses = 0
+        self.hops = Hops(HEADERS)
         self.decisions = Decisions()
         self.window = Window()
         self.observers: list[Any] = [self.window.add]
@@ -246,6 +248,11 @@ class Gateway:
     def redis_connected(self) -> bool:
         return self.shared is not None and bool(self.shared.connected)
 
+    @property
+    def spoilt_cache_entries(self) -> int:
+        """What was found in the shared store under our keys and was no entry of ours."""
+        return 0 if self.shared is None else int(self.shared.spoilt)
+
     async def cache_stats(self) -> dict[str, Any]:
         """Entries, bytes, hits and misses of the cache in use."""
         entries, size, backend = len(self.memory), self.memory.bytes, "memory"
@@ -280,6 +287,7 @@ class Gateway:
         return {
             "status": "ok" if well else "degraded",
             "redis_connected": self.redis_connected,
+            "spoilt_cache_entries": self.spoilt_cache_entries,
             "openrouter_accessible": openrouter is not None and openrouter.accessible,
             "upstreams": upstreams,
             "sandbox": self.sandbox,

@@ -208,7 +208,8 @@ class Refresh:
             try:
                 good = await source.look()
             except Exception:
-                # A source must never stop being looked at: the log and health tell what happened.
+                # The root of this source's watch. `look` knows how an upstream fails; what else is
+                # raised is a mistake of ours, which must not end the looks at every other source.
                 log.exception("looking at upstream %s failed", source.name)
                 good = source._failed("the look at its catalogue failed; see the log", False)
             self._publish(self.snapshot())

@@ -8,14 +8,15 @@ from msgspec import Struct
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.errors import ApiError
-from llmr.execution.types import Outcome
+from llmr.execution.types import HEADERS, Outcome
 
 
 class Ticket(Struct):
     """One request on its way through: what the surfaces put into headers and bodies.
 
     Times are monotonic seconds. `cache` is hit, miss, joined or bypass. `accounts`: what the
-    upstreams did for it counts here, and not for another who waits for the same answer.
+    upstreams did for it counts here, and not for another who waits for the same answer. `headers`
+    are those of what is sent for it.
     """
 
     surface: str
@@ -32,6 +33,7 @@ class Ticket(Struct):
     cost_source: str = "unknown"
     decided: float | None = None
     sent: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = HEADERS
 
 
 class AnswerSink(Protocol):

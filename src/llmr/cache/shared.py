@@ -1,13 +1,14 @@
 """The cache in Redis or Valkey, shared by several routers.
 
 The store is a hint and never a wait: a lookup is bounded, a fault opens a breaker, and while it is
-open nobody asks. A background task joins the store again when it answers. Entries carry magic,
-version and digest; anything else under our keys is a miss and is removed.
+open nobody asks. A background task joins the store again when it can be read and written. Entries
+carry magic, version and digest; anything else under our keys is spoilt: a miss, counted, removed.
 """
 
 import asyncio
 import hashlib
 import logging
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from llmr.errors import ConfigError
 log = logging.getLogger("llmr.cache")
 
 PREFIX = b"llmr:cache:1:"
+PROBED = PREFIX + b"probe"  # never there
 MAGIC = b"LLMR\x01"
 DIGEST = 16
 OPERATION_S = 0.05
@@ -53,7 +55,10 @@ def unpack(data: Any) -> Entry | None:
 
 
 class Shared:
-    """A client of the store with its own breaker. `connected` is False until it has answered."""
+    """A client of the store with its own breaker. `connected` is False until it has answered.
+
+    `spoilt` counts what was found under our keys and was no entry of ours.
+    """
 
     def __init__(self, url: str, ttl_s: int) -> None:
         try:
@@ -80,7 +85,9 @@ class Shared:
             raise ConfigError(f"redis.url {self.place!r} cannot be used: {error}.") from None
         # uvloop raises RuntimeError where a connection that was reset is written to.
         self.errors = (redis.RedisError, OSError, TimeoutError, asyncio.TimeoutError, RuntimeError)
+        self._refusal = redis.ResponseError
         self.connected = False
+        self.spoilt = 0
         self._told = False
         self._down = asyncio.Event()
         self._down.set()
@@ -95,7 +102,7 @@ class Shared:
                 data = await self._client.get(PREFIX + key)
         except self.errors as error:
             if "WRONGTYPE" in str(error):
-                await self._forget(key)
+                await self._remove(key)
             else:
                 self._fault(error)
             return None
@@ -103,15 +110,21 @@ class Shared:
             return None
         entry = unpack(data)
         if entry is None:
-            await self._forget(key)
+            await self._remove(key)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Write behind: the caller does not wait, and a full queue drops the write."""
-        if not self.connected:
+        """Write behind: the caller does not wait, and a full queue drops the write.
+
+        What `get` would not take for an entry is not written either.
+        """
+        if not self.connected or len(entry.completion) > ENTRY_LIMIT:
+            return
+        data = pack(entry)
+        if len(data) > ENTRY_LIMIT:
             return
         try:
-            self._writes.put_nowait((PREFIX + key, pack(entry)))
+            self._writes.put_nowait((PREFIX + key, data))
         except asyncio.QueueFull:
             log.debug("the store is slow: a write behind was dropped")
 
@@ -165,11 +178,10 @@ class Shared:
             await self._down.wait()
             try:
                 async with asyncio.timeout(CONNECT_S + OPERATION_S):
-                    await self._client.ping()
+                    await self._try()
             except self.errors as error:
-                if not self._told:
-                    self._told = True
-                    log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
+                self._fault(error)
+                await self._disconnect()
                 await asyncio.sleep(PROBE_S[min(failed, len(PROBE_S) - 1)])
                 failed += 1
                 continue
@@ -179,6 +191,16 @@ class Shared:
             self._down.clear()
             log.info("redis %s answers: caching there", self.place)
             await self._while_connected()
+
+    async def _try(self) -> None:
+        """Read and write, without leaving anything: a replica or a full store answers a ping."""
+        await self._client.get(PROBED)
+        await self._client.set(PROBED, b"", xx=True)
+
+    async def _disconnect(self) -> None:
+        """The next probe connects anew: after a failover the name may lead to another server."""
+        with suppress(*self.errors):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _while_connected(self) -> None:
         """Ping now and then, so that health tells the truth when nothing is looked up."""
@@ -203,7 +225,9 @@ class Shared:
             except self.errors as error:
                 self._fault(error)
 
-    async def _forget(self, key: bytes) -> None:
+    async def _remove(self, key: bytes) -> None:
+        """What stands under a key of ours and is no entry."""
+        self.spoilt += 1
         try:
             async with asyncio.timeout(OPERATION_S):
                 await self._client.unlink(PREFIX + key)
@@ -211,12 +235,11 @@ class Shared:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:
-        if self.connected:
-            self.connected = False
+        """Nobody asks the store until a probe succeeds. Told once, not with each request."""
+        self.connected = False
+        self._down.set()
+        if not self._told:
             self._told = True
-            self._down.set()
-            log.warning("redis %s is away (%s): caching in memory", self.place, _why(error))
-
-
-def _why(error: BaseException) -> str:
-    return type(error).__name__
+            state = "takes no entries" if isinstance(error, self._refusal) else "is away"
+            why = type(error).__name__
+            log.warning("redis %s %s (%s): caching in memory", self.place, state, why)

@@ -22,7 +22,7 @@ def run(config: str | None, as_json: bool) -> None:
     """Check everything; exit 1 where something needs mending."""
     checks = [_python()]
     try:
-        loaded = configuration.load(config)
+        loaded = configuration.load(config, serving=True)
     except ConfigError as error:
         checks.append(_check("configuration", False, str(error), "mend the file or the variable"))
     else:

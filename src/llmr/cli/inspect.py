@@ -154,7 +154,7 @@ def explain(config: str | None, decision_id: str, as_json: bool) -> None:
 
 def config_check(file: str | None, as_json: bool) -> None:
     """Check the configuration."""
-    loaded = configuration.load(file)
+    loaded = configuration.load(file, serving=True)
     keyless = [name for name, u in loaded.upstreams.items() if u is not None and u.api_key == ""]
     if as_json:
         print_json({"ok": True, "upstreams": list(loaded.upstreams), "without_key": keyless})

@@ -28,7 +28,7 @@ log = logging.getLogger("llmr.server")
 
 def run(path: str | None, flags: Mapping[str, Any], workers: int, sandbox: bool, level: str) -> int:
     """Serve until told to stop; the exit code."""
-    config = configuration.load(path, flags)
+    config = configuration.load(path, flags, serving=True)
     listening = listen(config.server.host, config.server.port)
     port = listening.getsockname()[1]
     simulated = None
@@ -54,7 +54,7 @@ def loader(path: str | None, flags: Mapping[str, Any], sandbox: str | None) -> C
     """Reads the configuration, now and whenever it is to be read again."""
 
     def load() -> Config:
-        config = configuration.load(path, flags)
+        config = configuration.load(path, flags, serving=True)
         return config if sandbox is None else with_sandbox(config, sandbox)
 
     return load

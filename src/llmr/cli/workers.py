@@ -22,7 +22,6 @@ from llmr.observe import log as request_log
 
 LEAST_LIFE_S = 1.0  # a worker that lived shorter is not restarted at once
 PATIENCE = 5  # as often may workers die young before the supervisor gives up
-LOOK_S = 0.1
 
 
 class Orders(msgspec.Struct):
@@ -49,17 +48,23 @@ class Supervisor:
 
     def run(self) -> int:
         """The exit code, once every worker has ended."""
+        waiting, waking = socket.socketpair()
+        waking.setblocking(False)
+        # Every signal leaves a byte, so none is missed between looking at the workers and waiting.
+        signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._reload)
-        for slot in range(self._count):
-            self._start(slot)
-        while self._workers:
-            time.sleep(LOOK_S)
-            for slot, (child, born) in list(self._workers.items()):
-                if child.poll() is not None:
-                    self._ended(slot, child, born)
+        signal.signal(signal.SIGHUP, self._reload)
+        with waiting, waking:
+            for slot in range(self._count):
+                self._start(slot)
+            while self._workers:
+                waiting.recv(256)
+                for slot, (child, born) in list(self._workers.items()):
+                    if child.poll() is not None:
+                        self._ended(slot, child, born)
+            signal.set_wakeup_fd(-1)
         if self._young > PATIENCE:
             return 1
         return 128 + self._ended_by if self._ended_by else 0

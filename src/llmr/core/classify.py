@@ -51,6 +51,7 @@ CUT = Kind("cut", True, "target", 502, "upstream_cut_answer", hard=False)
 RESET = Kind("reset", True, "target", 502, "upstream_unreachable")
 FREE_LIMIT = Kind("free_limit", True, "free", 429, "rate_limited")
 DEPARTED = Kind("departed", False, None, 502, "upstream_cut_answer")
+LOOP = Kind("loop", True, None, 508, "loop_detected", retryable=False)
 BUSY = Kind("busy", True, None, 503, "upstream_pool_busy")
 
 # Stable words: OpenRouter's error_type and availability codes, OpenAI's and others' code and type.
@@ -95,6 +96,7 @@ WORDS: Mapping[str, Kind] = {
     "region_restricted": MISSING,
     "not_found": MISSING,
     "tool_use_failed": GENERATION,
+    "loop_detected": LOOP,
     "server": SERVER,
     "server_error": SERVER,
     "timeout": TIMEOUT,

@@ -42,6 +42,21 @@ class Decision(Struct, frozen=True):
         """The first choice."""
         return self.snapshot.models[self.chain[0]]
 
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Every row the request could go to, those left alone just now among them.
+
+        Empty where there are more than were ranked: of so many, one is always well.
+        """
+        if self.ranking is None:
+            rows = (i for name in self.request.models for i in self.snapshot.find(name))
+            known = [i for i in rows if self.snapshot.models[i].upstream in self.policy.usable]
+        elif self.ranking.passed > len(self.ranking.order) and len(self.chain) > 1:
+            return ()
+        else:
+            known = list(self.ranking.order)
+        return tuple(dict.fromkeys([*self.chain, *known]))
+
     def name_of(self, index: int) -> str:
         """The id to send for a row of the chain: as the caller wrote it, where they named it."""
         for name in self.request.models:

@@ -8,9 +8,10 @@ its own count; time and the draw for jitter are parameters.
 from msgspec import Struct
 from msgspec.structs import replace
 
-FIRST_S, LONGEST_S = 5.0, 30.0
+FIRST_S, LONGEST_S = 5.0, 30.0  # the longest wait, jitter and all
 HINT_LONGEST_S = 300.0
 JITTER = 0.1
+DOUBLINGS = 10  # more than the bound needs; a float has no room for a thousand
 PROBE_LEASE_S = 30.0  # a probe that never came back does not keep the door shut
 
 SLOT_S, SLOTS = 5.0, 6  # the window: 30 s in slots of 5
@@ -44,7 +45,9 @@ def failed(
     if not hard and hint_s is None and not _failing(slots, now):
         return replace(state, probe=None, slots=slots)
     strikes = state.strikes + 1
-    wait = min(FIRST_S * 2.0 ** (strikes - 1), LONGEST_S) * (1.0 + JITTER * (2.0 * draw - 1.0))
+    # Bounded before the jitter, so that targets at the longest wait are spread as well.
+    wait = min(FIRST_S * 2.0 ** min(strikes - 1, DOUBLINGS), LONGEST_S / (1.0 + JITTER))
+    wait = min(wait * (1.0 + JITTER * (2.0 * draw - 1.0)), LONGEST_S)
     if hint_s is not None:
         wait = min(hint_s, HINT_LONGEST_S)
     until = max(now + wait, state.until)
@@ -78,6 +81,11 @@ def admit(state: Health, now: float) -> tuple[bool, Health]:
     if state.probe is not None and now - state.probe < PROBE_LEASE_S:
         return False, state
     return True, replace(state, probe=now)
+
+
+def opens(state: Health) -> float:
+    """The instant from which an attempt may go to the target, as far as is known."""
+    return state.until if state.probe is None else max(state.until, state.probe + PROBE_LEASE_S)
 
 
 def failing(state: Health, now: float) -> bool:

@@ -128,6 +128,12 @@ class Learner:
             states[key] = state
         return True
 
+    def rests_s(self, model: Model, now: float) -> float:
+        """Seconds until an attempt may go to this target, as far as is known; 0 where one may."""
+        keys, free = model.health_keys, self._free_until
+        until = max(max(health.opens(self._of(key)), free.get(key, 0.0)) for key in keys)
+        return max(0.0, until - now)
+
     def failing(self, upstream: str, now: float) -> bool:
         """Whether an account as a whole is failing."""
         return health.failing(self._of(upstream), now)

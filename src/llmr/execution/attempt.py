@@ -34,7 +34,6 @@ REST_S = 0.25  # so long the end of a body may follow the end of its answer
 FIRST_LEAST_S, FIRST_MOST_S = 5.0, 30.0
 LONG_ANSWER_TOKENS = 4096
 SHARE = 0.6  # of the time left, while another target could still use the rest
-HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
 
 Done = Callable[[Failure | Exception | None], None]
 
@@ -109,7 +108,7 @@ class Trial:
         body = name.join(pieces) if len(pieces) > 1 else pieces[0]
         self._arm(self._earliest())
         self._line = upstream.start(
-            Send("POST", CHAT, body, HEADERS),
+            Send("POST", CHAT, body, self._call.headers),
             self,
             min(self._limits.connect_s, self._call.deadline - self._started),
         )

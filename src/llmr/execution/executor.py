@@ -21,7 +21,7 @@ from llmr.core.splice import Splice
 from llmr.errors import ApiError, error_event, internal
 from llmr.execution.attempt import Trial
 from llmr.execution.delivery import Delivery
-from llmr.execution.failures import final
+from llmr.execution.failures import come_back, final
 from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
 from llmr.upstreams.base import Upstream
 
@@ -176,6 +176,8 @@ class Run:
         else:
             if failure.kind is classify.CONTEXT:
                 self._keep_larger(index)
+            if failure.kind is classify.LOOP:
+                self._leave(self._models[index].upstream)
             wait = self._before_again(index, failure)
             if wait:
                 self._later = self._loop.call_later(wait, self.advance)
@@ -184,7 +186,9 @@ class Run:
 
     def _failed(self) -> None:
         named = self._call.decision.request.mode != "auto"
-        self._end(final(self._failures, named))
+        error, targets = final(self._failures, named), self._call.decision.targets
+        come_back(error, self._soonest(targets), len(targets))
+        self._end(error)
 
     def _end(self, error: ApiError | None = None) -> None:
         if error is not None:
@@ -236,6 +240,18 @@ class Run:
         self._chain = [
             i for i in self._chain if (self._models[i].context_length or least + 1) > least
         ]
+
+    def _soonest(self, targets: Sequence[int]) -> float:
+        """Seconds until one of the targets may be tried again; 0 where one may now."""
+        now = self._executor.clock()
+        hints = {model.target: f.retry_after_s or 0.0 for model, f in self._failures}
+        rows = (self._models[index] for index in targets)
+        waits = (max(self._learner.rests_s(m, now), hints.get(m.target, 0.0)) for m in rows)
+        return min(waits, default=0.0)
+
+    def _leave(self, upstream: str) -> None:
+        """No target of an upstream that leads back here: each of them does."""
+        self._chain = [i for i in self._chain if self._models[i].upstream != upstream]
 
     def _before_again(self, index: int, failure: Failure) -> float:
         """Put the same target back in front, once, where that is worth it; seconds to wait first.

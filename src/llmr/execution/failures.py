@@ -130,6 +130,18 @@ def final(failures: list[tuple[Model, Failure]], named: bool) -> ApiError:
     )
 
 
+def come_back(error: ApiError, soonest_s: float, targets: int) -> None:
+    """Say when it is worth coming back: once the first of all the targets may be tried again.
+
+    Several that all are to be left alone are a service that is away, whatever each of them said.
+    """
+    if soonest_s <= 0.0 or not error.retryable:
+        return
+    error.retry_after_s = soonest_s
+    if targets > 1 and error.status == 502:
+        error.status = 503
+
+
 def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
     told = "; ".join(f"{m.id} on {m.upstream}: {f.message.rstrip('. ')}" for m, f in failures)
     kinds = {failure.kind for _, failure in failures}

@@ -13,6 +13,7 @@ from llmr.core.sse import EVENT_LIMIT
 from llmr.errors import ApiError
 
 NONE_OF_THEM: Mapping[str, float] = MappingProxyType({})
+HEADERS = ((b"content-type", b"application/json"), (b"accept", b"*/*"))
 
 
 class Limits(Struct, frozen=True):
@@ -62,6 +63,7 @@ class Call(Struct, frozen=True):
     `pieces` is the body to send, cut where the model name belongs; `asking` the same for upstreams
     that report usage only when asked to, which the caller did not. `deadline` is an instant of the
     event loop's clock. `keep`: assemble a streamed answer, since somebody will want it whole.
+    `headers` go with every attempt, beside those of its upstream.
     """
 
     decision: Decision
@@ -72,6 +74,7 @@ class Call(Struct, frozen=True):
     include_usage: bool
     deadline: float
     keep: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = HEADERS
 
 
 class Outcome(Struct):

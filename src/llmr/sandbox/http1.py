@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
             self._refuse(error)
         except (asyncio.CancelledError, PeerGoneError):
             pass
-        except Exception:
+        except Exception:  # the root of its task: a mistake is told, and ends this connection only
             traceback.print_exc(file=sys.stderr)
         finally:
             self.close()

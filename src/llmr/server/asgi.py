@@ -192,6 +192,11 @@ class Application:
                 lambda: float(self.gateway.redis_connected),
             ),
             Gauge(
+                "llmr_cache_spoilt_entries",
+                "What was found in the shared store under the router's keys and was no entry.",
+                lambda: self.gateway.spoilt_cache_entries,
+            ),
+            Gauge(
                 "llmr_loop_lag_seconds",
                 "The longest that the event loop was held up in the last minute.",
                 lambda: self.pulse.worst_s,

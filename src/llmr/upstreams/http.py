@@ -127,8 +127,9 @@ class Origin:
             line = f"{request.method} {self._prefix}{request.path} HTTP/1.1\r\n".encode("ascii")
             fields = b"".join(b"%s: %s\r\n" % field for field in request.headers)
             start = line + self._common + fields
-            if len(self._heads) < HEADS_KEPT:
-                self._heads[key] = start
+            if len(self._heads) >= HEADS_KEPT:  # some are made of what callers sent
+                self._heads.clear()
+            self._heads[key] = start
         if request.method in ("GET", "HEAD"):
             return start + b"\r\n"
         return b"%scontent-length: %d\r\n\r\n" % (start, len(request.body))
