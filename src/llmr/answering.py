@@ -290,5 +290,6 @@ class Answering:
     def _account(self, error: ApiError | None, *, gone: bool) -> None:
         if self._late is not None:
             self._late.cancel()
+        self._run = self._reader = self._flight = None
         self._gateway.in_flight -= 1
         self._gateway.record(self._ticket, self._request, error, gone)

@@ -16,7 +16,7 @@ from llmr.config import Config
 from llmr.gateway import Gateway
 from llmr.observe import log as request_log
 from llmr.server.asgi import Application
-from llmr.server.process import Server, descriptors
+from llmr.server.process import Server, descriptors, keep_memory
 from llmr.server.protocol import Protocol
 from llmr.server.reload import Reloader
 
@@ -69,6 +69,7 @@ def serve_one(
     figures: str | None = None,
 ) -> int:
     """One server in this process. `figures` is a folder in which workers add up their counts."""
+    keep_memory()
     config = load()
     writer = request_log.start(level, secrets(config))
 

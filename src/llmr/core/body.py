@@ -19,6 +19,8 @@ _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 _decoders: dict[Any, Callable[[Any], Any]] = {}  # of the shapes the source names
 EMPTY: Mapping[str, bytes | None] = MappingProxyType({})
+COMMA, BRACE = b",}"
+MARKS = frozenset((COMMA, BRACE))
 _GAP = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*')
 
@@ -53,19 +55,26 @@ class Body:
         The decoder has proved the syntax and keeps the last value of a key given twice, so walking
         the bytes beside its result either meets every entry or finds the double one.
         """
-        data, spans = self.data, {}
+        data, spans, mark = self.data, {}, COMMA
         at = data.index(b"{") + 1
         for key, raw in self.fields.items():
             head = _KEY.match(data, at)
-            if head is None or not data.startswith(raw, head.end()) or not _same(head[1], key):
+            if head is None or mark != COMMA:
                 raise self._doubled()
-            start, end = head.end(), head.end() + len(memoryview(raw))
+            start = head.end()
+            if not data.startswith(raw, start):
+                raise self._doubled()
+            literal = head[1]
+            if literal != key.encode() and not _same(literal, key):
+                raise self._doubled()
+            end = start + len(memoryview(raw))
             spans[key] = (at, start, end)
-            gap = _GAP.match(data, end)
-            at = (gap.end() if gap else end) + 1
-            if data[at - 1 : at] not in (b",", b"}"):
-                raise self._doubled()
-        if spans and data[at - 1 : at] != b"}":
+            mark = data[end]
+            if mark not in MARKS:
+                end = _GAP.match(data, end).end()  # type: ignore[union-attr]
+                mark = data[end]
+            at = end + 1
+        if spans and mark != BRACE:
             raise self._doubled()
         return spans
 
@@ -138,9 +147,7 @@ def _pieces(data: bytes, cuts: list[tuple[int, int, bytes | None]]) -> tuple[byt
 
 
 def _same(literal: bytes, key: str) -> bool:
-    if b"\\" not in literal:
-        return literal == key.encode()
-    return bool(_decode(b'"' + literal + b'"', type=str) == key)
+    return b"\\" in literal and bool(_decode(b'"' + literal + b'"', type=str) == key)
 
 
 def _first_double(data: bytes) -> str | None:

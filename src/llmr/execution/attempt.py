@@ -322,19 +322,21 @@ class Trial:
     def _finish(self, how: Failure | Exception | None) -> None:
         if self._over:
             return
-        if how is not None or self._streamed is None:
-            self._end()
-        else:
+        if how is None:
             self._over = True
             self._stop_timer()
+            self._line = None
+        else:
+            self._end()
         self._record.duration_ms = round((self._loop.time() - self._started) * 1000, 1)
         self._done(how)
 
     def _end(self) -> None:
         self._over = True
         self._stop_timer()
-        if self._line is not None:
-            self._line.close()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

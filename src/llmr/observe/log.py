@@ -17,7 +17,7 @@ LEVELS = ("debug", "info", "warning", "error")
 STDERR = 2
 CLOSE_S = 1.0
 GATHER_S = 0.05  # so long lines are gathered before they are written
-BATCH = 200
+BATCH = 2000
 OWN = "llmr"
 OTHERS = {"": logging.WARNING, "uvicorn": logging.ERROR}  # the root, and who has much to say
 
@@ -38,8 +38,8 @@ class Writer(logging.Handler):
         self._descriptor = descriptor
         self._pending: deque[str | logging.LogRecord] = deque()
         self._asleep = True
-        self._ending = False
         self._wake = threading.Event()
+        self._ending = threading.Event()
         self._least = logging.INFO
         self._second, self._stamp = 0, ""
         # Python's own streams would be locked by a thread that waits in them, at the exit too.
@@ -65,7 +65,7 @@ class Writer(logging.Handler):
 
     def stop(self) -> None:
         """Write what is pending, for a second at most."""
-        self._ending = True
+        self._ending.set()
         self._wake.set()
         self._thread.join(CLOSE_S)
 
@@ -91,16 +91,15 @@ class Writer(logging.Handler):
         told = 0
         while True:
             self._wake.wait()
+            self._ending.wait(GATHER_S)
             self._wake.clear()
-            if not self._ending:
-                self._wake.wait(GATHER_S)
             self._asleep = True
             with suppress(Exception):  # a line that cannot be told must not end the telling
                 self._write(self._taken())
                 if (lost := self.lost) > told:
                     self._write(f"{lost - told} log lines were lost\n")
                     told = lost
-            if self._ending and not self._pending:
+            if self._ending.is_set() and not self._pending:
                 return
 
     def _taken(self) -> str:

@@ -167,8 +167,9 @@ class Cycle:
     def gone(self) -> None:
         """Nobody is there any more."""
         self.disconnected = True
-        if self._call is not None:
-            self._call.leave()
+        call, self._call = self._call, None
+        if call is not None:
+            call.leave()
 
     def pause(self) -> None:
         if self._call is not None:
@@ -232,6 +233,7 @@ class Cycle:
 
     def _complete(self) -> None:
         self.response_complete = True
+        self._call = None
         if not self.disconnected:
             if not self.keep_alive:
                 self._connection.transport.close()

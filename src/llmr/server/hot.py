@@ -140,6 +140,7 @@ class HotCall:
 
     def _done(self) -> None:
         self._over = True
+        self._answering = None
         self._calls.over(self)
         self._serving.leave()
 

@@ -5,13 +5,14 @@ accepts and streams go on; the second ends them. SIGHUP reads the configuration 
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,10 @@ DRAIN_S = 30.0  # streams in flight may go on so long
 GRACE_S = 0.2  # for so long at least the listener shows that the process ends
 LOOK_S = 0.02
 STDIN = 0
+MIB = 1024 * 1024
+# From malloc.h: trim above, pad the top by, map what is larger than.
+MALLOC = ((-1, 32 * MIB), (-2, MIB), (-3, 8 * MIB))
+COLLECTED = (20_000, 20, 50)  # objects more than freed, and collections of the younger, before one
 MOST_DESCRIPTORS = 65_536
 
 
@@ -47,6 +52,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
+            at_ease()
             self._ready(self._application.gateway)
 
     async def main_loop(self) -> None:
@@ -97,6 +103,28 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def keep_memory() -> None:
+    """Have glibc keep what it freed for what comes next.
+
+    Else it gives large bodies back to the system one by one, and faults them in again.
+    """
+    with suppress(OSError, AttributeError):  # other libraries do not have it, and not the trouble
+        import ctypes
+
+        for option, value in MALLOC:
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def at_ease() -> None:
+    """Tell the collector what stays, and that the rest is mostly freed without it.
+
+    A request leaves no cycles behind; looking through the catalogue for some cost a fifth of it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
 
 
 def _on_terminal() -> bool:

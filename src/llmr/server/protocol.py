@@ -66,6 +66,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.application = application
         self.known: Known | None = None
+        self._resting: float | None = None  # since when it has waited for a request
         self._turn: Cycle | None = None  # the newest that did not wait for another
         self._wire = application.wire
         self._part = IDLE
@@ -105,36 +106,62 @@ class Protocol(HttpToolsProtocol):
     def _make_room(self) -> bool:
         """Close the connection that has been idle longest; False where every one is in use."""
         idle = [
-            (timer.when(), one)
+            (one._resting, one)
             for one in self.connections
-            if isinstance(one, Protocol) and (timer := one.timeout_keep_alive_task) is not None
+            if isinstance(one, Protocol) and one._resting is not None
         ]
         if not idle:
             return False
-        min(idle, key=lambda pair: pair[0])[1].timeout_keep_alive_handler()
+        min(idle, key=lambda pair: pair[0])[1].close()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear()
-        if self._stalled is not None:
-            self._stalled.cancel()
+        self._resting = None
+        for timer in (self._stalled, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
         cycle: Any = self.cycle
         super().connection_lost(exc)
         if type(cycle) is Cycle and not cycle.response_complete:
             cycle.gone()
 
-    def timeout_keep_alive_handler(self) -> None:
+    def close(self) -> None:
+        """Close a connection that rests."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # an answer nobody reads would hold the connection for ever
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._resting is None:
+            return
+        left = self._resting + self._patience_s - self.loop.time()
+        if left <= 0.0:
+            self.close()
         else:
-            super().timeout_keep_alive_handler()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left, self.timeout_keep_alive_handler
+            )
+
+    @property
+    def _patience_s(self) -> float:
+        return CROWDED_S if self.crowded else self.timeout_keep_alive
 
     def _rest(self) -> None:
-        """Wait for a request no longer than between two requests."""
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            CROWDED_S if self.crowded else self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        """Wait for a request no longer than between two requests.
+
+        The timer is left where it is while requests come and go, and looks when it fires.
+        """
+        self._resting = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self._patience_s, self.timeout_keep_alive_handler
+            )
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._resting = None
 
     # --- reading ---
 
@@ -163,20 +190,23 @@ class Protocol(HttpToolsProtocol):
             self._late = self.loop.call_later(seconds, self._too_late)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["llmr.wire"] = self  # type: ignore[typeddict-unknown-key]
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._part = HEAD
         self._size = self._got = 0
         self._held = -self._chunk
 
     def on_url(self, url: bytes) -> None:
         self._grow(len(url))
-        super().on_url(url)
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._part != HEAD:
             return  # trailers: the request has been judged without them
-        self._grow(len(name) + len(value))
+        self._size += len(name) + len(value)
+        if self._size > HEAD_BYTES or len(self.headers) >= HEAD_FIELDS:
+            self._grow(0)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -188,7 +218,7 @@ class Protocol(HttpToolsProtocol):
         self._clear()
         surface = HOT_URLS.get(self.url)
         if surface is None or not self._plain():
-            super().on_headers_complete()
+            self._as_asgi()
             return
         length = 0
         for place, (name, value) in enumerate(self.headers):
@@ -206,6 +236,15 @@ class Protocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+
+    def _as_asgi(self) -> None:
+        """Leave the request to uvicorn, as it would have begun it."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers[:] = headers
+        self.scope["llmr.wire"] = self  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
 
     def _plain(self) -> bool:
         """Whether nothing in the head needs more than the hot path knows."""
@@ -277,10 +316,17 @@ class Protocol(HttpToolsProtocol):
             cycle.resume()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._watch()
-        elif self._part == BODY and self.cycle.response_complete:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._rest()
+        if self._part == BODY and self.cycle.response_complete:
             self._linger()
 
     def _watch(self) -> None:

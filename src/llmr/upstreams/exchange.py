@@ -114,11 +114,9 @@ class Exchange:
             self._wire.resume()
 
     def close(self) -> None:
-        if self._leaving is not None:
-            self._leaving.cancel()
         if self.over:
             return
-        self.over = True
+        self._ends()
         if self._dialing is not None:
             self._dialing.cancel()
         if self._wire is not None:
@@ -145,10 +143,7 @@ class Exchange:
         self._receiver.data(data)
 
     def finish(self) -> None:
-        self.over = True
-        if self._leaving is not None:
-            self._leaving.cancel()
-        self._receiver.ended()
+        self._ends().ended()
 
     def fail(self, error: TransportError) -> None:
         if self.over:
@@ -163,10 +158,15 @@ class Exchange:
                 self._wire = None
                 self.dial(fresh=True)
                 return
+        self._ends().failed(error)
+
+    def _ends(self) -> Receiver:
+        """It is over. Lets go of the receiver, or the two would keep each other alive."""
         self.over = True
         if self._leaving is not None:
             self._leaving.cancel()
-        self._receiver.failed(error)
+        receiver, self._receiver = self._receiver, NOBODY
+        return receiver
 
 
 class _Rest:
@@ -174,14 +174,18 @@ class _Rest:
 
     __slots__ = ("_exchange",)
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange | None) -> None:
         self._exchange = exchange
 
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None: ...
 
     def data(self, data: bytes) -> None:
-        self._exchange.close()
+        if self._exchange is not None:
+            self._exchange.close()
 
     def ended(self) -> None: ...
 
     def failed(self, error: TransportError) -> None: ...
+
+
+NOBODY = _Rest(None)
