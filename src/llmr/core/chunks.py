@@ -128,6 +128,7 @@ class ChunkStream:
         "done",
         "failure",
         "finishes",
+        "finishing",
         "id",
         "ignored",
         "model",
@@ -154,6 +155,7 @@ class ChunkStream:
         self.done = False
         self.failure: Failure | None = None
         self.finishes: dict[int, str | None] = {}
+        self.finishing = False  # some choice has its finish
         self.id: Any = None
         self.model: Any = None
         self.created: Any = None
@@ -274,7 +276,7 @@ class ChunkStream:
                 self._delta(choice, delta, position, changes)
             if reason:
                 self.finishes[choice.index] = reason
-                self.committed = finishing = True
+                self.committed = self.finishing = finishing = True
             elif reason is not None:
                 changes.choice(position, "finish_reason", None)
         return finishing

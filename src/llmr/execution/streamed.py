@@ -86,14 +86,15 @@ class Streamed:
 
     def read(self, data: bytes, now: float) -> None:
         """Take bytes of the stream; raises `Failure` where it carries one."""
-        events = self._reader.feed(data)
-        # Comments show that the line lives, not that the answer grows.
-        if any(event.data is not None for event in events):
-            self._alive = now
+        events, chunks = self._reader.feed(data), self._chunks
+        for event in events:
+            if event.data is not None:  # comments show that the line lives, not the answer
+                self._alive = now
+                break
         self.take(events)
-        if self.answer_began is None and self._chunks.content_bytes:
+        if self.answer_began is None and chunks.content_bytes:
             self.answer_began = now
-        if self._chunks.settled and self._finished_at is None:
+        if chunks.finishing and self._finished_at is None and chunks.settled:
             self._finished_at = now
 
     def take(self, events: Iterable[Event]) -> None:
