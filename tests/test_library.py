@@ -36,6 +36,23 @@ def test_chat(sandbox_process: SandboxProcess, sandbox: Control) -> None:
     asyncio.run(use())
 
 
+def test_who_waits_when_the_router_is_closed_is_told(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    sandbox.fault("*", {"kind": "silent", "seconds": 30})
+
+    async def use() -> ApiError:
+        router = Router(upstream(sandbox_process.base_url))
+        waiting = asyncio.ensure_future(router.chat(messages=HI, model=MODEL))
+        await asyncio.to_thread(eventually, lambda: sandbox.stats()["busy"], "asked")
+        await router.close()
+        with pytest.raises(ApiError) as caught:
+            await asyncio.wait_for(waiting, 2.0)
+        return caught.value
+
+    assert asyncio.run(use()).code == "draining"
+
+
 def test_stream(sandbox_process: SandboxProcess, sandbox: Control) -> None:
     async def use() -> str:
         async with Router(upstream(sandbox_process.base_url)) as router:

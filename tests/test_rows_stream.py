@@ -113,7 +113,54 @@ def test_s05_an_answer_with_its_finish_and_no_done_is_whole(
 def test_s07_comments_do_not_extend_the_total_limit(server: Server, sandbox: Control) -> None:
     sandbox.fault("*", {"kind": "comments", "interval_s": 0.05})
     reply = server.chat(model=MODEL, stream=True, deadline_ms=400)
-    assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
+    assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
+
+
+def test_s06_the_idle_limit_counts_from_the_head_of_the_answer(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    event = (
+        b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}'
+    )
+    pieces = [(head, 0.6), (event + b"\n\ndata: [DONE]\n\n", 0.3)]
+    told = [{"data": base64.b64encode(data).decode(), "delay": delay} for data, delay in pieces]
+    sandbox.fault(MODEL, {"kind": "raw", "status": None, "pieces": told})
+    limits = {"idle_s": 0.5, "first_event_s": 5.0}
+    with Server(upstream(sandbox_process.base_url, limits=limits)) as server:
+        reply = server.chat(model=MODEL, stream=True)
+    assert reply.text() == "Hi"
+
+
+def test_s08_a_model_that_thinks_long_is_given_its_time(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    sandbox.fault("*", {"kind": "slow_first_token", "seconds": 0.8})
+    limits = {"first_event_s": 0.3, "first_event_by_model": {OTHER: 5.0}}
+    with Server(upstream(sandbox_process.base_url, limits=limits)) as server:
+        assert server.chat(models=LIST, stream=True).headers["x-llmr-model"] == OTHER
+
+
+def test_s10_a_strict_router_ends_a_stream_it_cannot_read(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "malformed"})
+    with Server(upstream(sandbox_process.base_url)) as server:
+        assert server.chat(model=MODEL, stream=True).events()[-1] == "[DONE]"
+        told = server.request("GET", "/metrics?format=prometheus").body.decode()
+        assert 'llmr_stream_events_total{what="degraded"} 1.0' in told
+    with Server(upstream(sandbox_process.base_url, limits={"strict_events": True})) as server:
+        *_, last = server.chat(model=MODEL, stream=True).events()
+        assert last["error"]["code"] == "invalid_upstream_answer"
+
+
+def test_s14_the_largest_event_is_a_setting(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    sandbox.fault(MODEL, {"kind": "ok", "tokens_per_s": 1000})
+    with Server(upstream(sandbox_process.base_url, limits={"event_mb": 0.0001})) as server:
+        reply = server.chat(model=MODEL, stream=True)
+    assert (reply.status, reply.error["code"]) == (502, "invalid_upstream_answer")
 
 
 @pytest.mark.parametrize("comments", [True, False])

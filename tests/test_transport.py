@@ -300,13 +300,23 @@ def test_t08_a_head_that_drips_does_not_extend_the_limit(rig: Rig) -> None:
 def test_t09_a_body_that_drips_ends_by_total_time(
     sandbox_process: SandboxProcess, sandbox: Control
 ) -> None:
-    with rig_of(sandbox_process, limits={}) as rig:
+    with rig_of(sandbox_process, limits={"total_s": 0.3}) as rig:
         sandbox.fault(MODEL, {"kind": "drip_body", "interval_s": 0.02})
         begun = time.monotonic()
-        reply = rig.chat(model=MODEL, deadline_ms=300)
+        reply = rig.chat(model=MODEL)
         assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
         assert 0.25 < time.monotonic() - begun < 2.0
         rig.settled(MODEL)
+
+
+def test_i10_a_deadline_of_the_callers_own_is_no_fault_of_the_target(
+    sandbox_process: SandboxProcess, sandbox: Control
+) -> None:
+    with rig_of(sandbox_process, limits={}) as rig:
+        sandbox.fault(MODEL, {"kind": "drip_body", "interval_s": 0.02})
+        reply = rig.chat(model=MODEL, deadline_ms=300)
+        assert (reply.status, reply.error["code"]) == (504, "deadline_exceeded")
+        rig.settled()
 
 
 # --- T10, T11: framing ---

@@ -6,8 +6,9 @@ Nothing here waits: the executor, a flight or a cache tells when there is someth
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 
 import msgspec
 
@@ -126,7 +127,8 @@ class Answering:
         )
         ticket.sent = time.monotonic()
         outcome = ticket.outcome = Outcome([])
-        self._run = gateway.executor.start(call, self, outcome, self._answered)
+        done = partial(self._safely, self._answered)
+        self._run = gateway.executor.start(call, self, outcome, done)
 
     def begin(self, outcome: Outcome) -> None:
         """A streamed answer begins."""
@@ -151,7 +153,7 @@ class Answering:
         self._key = cache_key(self._body, request, gateway.scope + ticket.tenant)
         if request.deadline_ms is not None:
             loop = asyncio.get_running_loop()
-            self._late = loop.call_later(request.deadline_ms / 1000.0, self._too_late)
+            self._late = loop.call_later(request.deadline_ms / 1000.0, self._safely, self._too_late)
         if not rules.lookup:
             self._fly()
         elif gateway.shared is not None and gateway.shared.connected:
@@ -163,7 +165,7 @@ class Answering:
         entry = await self._gateway.shared.get(self._key)
         self._looking = None
         if not self._over:
-            self._looked(entry)
+            self._safely(self._looked, entry)
 
     def _looked(self, entry: Entry | None) -> None:
         gateway, oldest = self._gateway, self._rules.max_age_s
@@ -191,9 +193,10 @@ class Answering:
         if not self._request.stream:
             self._sink.whole(self._ticket, completion)
             return
+        chunks = b"".join(events(msgspec.json.decode(completion), self._asks))
         self._began = True
         self._sink.begin(self._ticket)
-        self._sink.write(b"".join(events(msgspec.json.decode(completion), self._asks)))
+        self._sink.write(chunks)
 
     def _join(self) -> None:
         """Wait for the same answer as others do, or be the first to."""
@@ -209,6 +212,7 @@ class Answering:
         live = self._request.stream and flight.stream and self._asks == flight.include_usage
         self._flight = flight
         self._reader = flight.join(self, live)
+        self._reader.begin()
 
     def _fly(self) -> None:
         """Make the call that others may wait for as well."""
@@ -242,10 +246,13 @@ class Answering:
             gateway.flights[key] = flight
         self._board(flight)
         sink = flight if call.stream else None
-        flight.run = gateway.executor.start(call, sink, Outcome([]), landed)
+        flight.run = gateway.executor.start(call, sink, flight.outcome, landed)
 
     def landed(self, outcome: Outcome, led: bool) -> None:
         """The call that was waited for is over."""
+        self._safely(self._landed, outcome, led)
+
+    def _landed(self, outcome: Outcome, led: bool) -> None:
         flight, ticket, error = self._flight, self._ticket, outcome.error
         assert flight is not None
         self._reader = self._flight = None
@@ -272,10 +279,23 @@ class Answering:
 
     # --- the end ---
 
+    def _safely(self, step: Callable[..., None], *what: object) -> None:
+        """Take a step that nobody above could answer for."""
+        try:
+            step(*what)
+        except Exception:
+            log.exception("a request failed inside the router")
+            self._stop()
+            if self._began:
+                self._sink.write(error_event(internal()))
+            self._finish(internal())
+
     def _stop(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-        if self._reader is not None:
+        if self._reader is not None and self._flight is not None:
+            if self._ticket.outcome is None and self._reader.alone:
+                self._ticket.outcome = self._flight.outcome  # what was done was done for this one
             self._reader.leave()
         if self._run is not None:
             self._run.cancel()
@@ -292,4 +312,7 @@ class Answering:
             self._late.cancel()
         self._run = self._reader = self._flight = None
         self._gateway.in_flight -= 1
-        self._gateway.record(self._ticket, self._request, error, gone)
+        try:
+            self._gateway.record(self._ticket, self._request, error, gone)
+        except Exception:
+            log.exception("a request could not be put on record")

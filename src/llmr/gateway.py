@@ -1,4 +1,4 @@
-"""The gateway: one request from its bytes to its record, for the server and the library alike.
+"""The gateway: the state of a running router, for the server and the library alike.
 
 It wires the pure core to the edges and owns every task that is not a caller's own.
 """
@@ -45,7 +45,7 @@ RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop tha
 
 
 class Gateway:
-    """Everything a running router is. Build it, `start` it, `answer` requests, `close` it."""
+    """Everything a running router is. Build it, `start` it, let `Answering`s use it, `close` it."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Gateway:
     async def close(self) -> None:
         """Stop the background work and close every connection."""
         for flight in list(self.flights.values()):
-            flight.give_up()
+            flight.fail(ApiError(503, "draining", "The router was closed before the answer came."))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -293,7 +293,6 @@ class Gateway:
             "sandbox": self.sandbox,
             "version": __version__,
             "routable_models": len(self.snapshot.routable),
-            "in_flight": self.in_flight,
             "cooling": {
                 key: {"reason": why, "seconds_left": round(until - now, 1)}
                 for key, (until, why) in self.learner.cooling(now).items()

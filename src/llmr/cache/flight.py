@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from llmr.errors import ApiError
 from llmr.execution.executor import Run
 from llmr.execution.types import Outcome
 
@@ -23,11 +24,12 @@ class Listener(Protocol):
 class Reader:
     """One listener's place in the answer. `live`: it takes the stream as it comes."""
 
-    __slots__ = ("_flight", "_position", "listener", "live", "paused")
+    __slots__ = ("_flight", "_led", "_position", "listener", "live", "paused")
 
     def __init__(self, flight: "Flight", listener: Listener, live: bool) -> None:
         self._flight = flight
         self._position = 0
+        self._led: bool | None = None  # the call is over, and whether this one led it
         self.listener = listener
         self.live = live
         self.paused = False
@@ -44,16 +46,38 @@ class Reader:
             self.catch_up()
             self._flight.balance()
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else waits."""
+        return self._flight.readers == [self]
+
+    def begin(self) -> None:
+        """From now on the listener is told."""
+        if self.live and self._flight.begun:
+            self.listener.begin(self._flight.outcome)
+            self.catch_up()
+        self._flight.balance()
+
     def leave(self) -> None:
         """The listener waits no more."""
+        self._led = None
+        self.paused = True
         self._flight.leave(self)
 
     def catch_up(self) -> None:
-        """Hand on everything that has come."""
-        pieces = self._flight.pieces
-        if self._position < len(pieces):
-            new, self._position = pieces[self._position :], len(pieces)
-            self.listener.write(new[0] if len(new) == 1 else b"".join(new))
+        """Hand on what has come, as long as the listener has room; in the end, that it ended."""
+        pieces = self._flight.pieces if self.live else []
+        while self._position < len(pieces) and not self.paused:
+            self._position += 1
+            self.listener.write(pieces[self._position - 1])
+        if self._led is not None and self._position >= len(pieces):
+            led, self._led = self._led, None
+            self.listener.landed(self._flight.outcome, led)
+
+    def land(self, led: bool) -> None:
+        """The call is over: the listener hears of it once it has all of the answer."""
+        self._led = led
+        self.catch_up()
 
 
 class Flight:
@@ -71,38 +95,51 @@ class Flight:
         self.pieces: list[bytes] = []
         self.run: Run | None = None
         self._forget = forget
-        self._begun: Outcome | None = None
-        self._readers: list[Reader] = []
+        self.outcome = Outcome([])
+        self.begun = False
+        self.readers: list[Reader] = []
         self._over = False
 
     def join(self, listener: Listener, live: bool) -> Reader:
-        """Wait for the answer. `live`: take the stream as it comes, not the whole in the end."""
+        """A place for a listener, who is told from `Reader.begin` on.
+
+        `live`: it takes the stream as it comes, not the whole in the end.
+        """
         reader = Reader(self, listener, live)
-        self._readers.append(reader)
-        if live and self._begun is not None:
-            listener.begin(self._begun)
-            reader.catch_up()
+        self.readers.append(reader)
         return reader
 
     def leave(self, reader: Reader) -> None:
-        if reader in self._readers:
-            self._readers.remove(reader)
-            if self._readers:
+        if reader in self.readers:
+            self.readers.remove(reader)
+            if self.readers:
                 self.balance()
             elif not self._over:
                 self.give_up()
 
     def give_up(self) -> None:
         """End the call; nobody is told."""
+        run = self.run
+        self._ends()
+        if run is not None:
+            run.cancel()
+
+    def fail(self, error: ApiError) -> None:
+        """End the call, and tell everyone who waits."""
+        self.give_up()
+        self.outcome.error = error
+        self._tell()
+
+    def _ends(self) -> None:
+        """Nobody can join any more. Lets go of the call, which holds on to this."""
         self._over = True
         self._forget()
-        if self.run is not None:
-            self.run.cancel()
+        self.run, self._forget = None, _nothing
 
     def balance(self) -> None:
         """Read on while anybody has room."""
         if self.run is not None and not self._over:
-            if all(reader.live and reader.paused for reader in self._readers):
+            if all(reader.live and reader.paused for reader in self.readers):
                 self.run.pause()
             else:
                 self.run.resume()
@@ -110,23 +147,26 @@ class Flight:
     # --- Sink ---
 
     def begin(self, outcome: Outcome) -> None:
-        self._begun = outcome
-        for reader in list(self._readers):
+        self.begun = True
+        for reader in list(self.readers):
             if reader.live:
                 reader.listener.begin(outcome)
 
     def write(self, data: bytes) -> None:
         self.pieces.append(data)
-        for reader in list(self._readers):
+        for reader in list(self.readers):
             if reader.live and not reader.paused:
                 reader.catch_up()
 
     def land(self, outcome: Outcome) -> None:
         """The call is over: tell everyone who waits."""
-        self._over = True
-        self._forget()
-        readers, self._readers = self._readers, []
+        self._ends()
+        self._tell()
+
+    def _tell(self) -> None:
+        readers, self.readers = self.readers, []
         for place, reader in enumerate(readers):
-            if reader.live and self._begun is not None:
-                reader.catch_up()
-            reader.listener.landed(outcome, place == 0)
+            reader.land(place == 0)
+
+
+def _nothing() -> None: ...

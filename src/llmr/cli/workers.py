@@ -20,8 +20,8 @@ from llmr.config import Config
 from llmr.gateway import Gateway
 from llmr.observe import log as request_log
 
-LEAST_LIFE_S = 1.0  # a worker that lived shorter is not restarted at once
-PATIENCE = 5  # as often may workers die young before the supervisor gives up
+LEAST_LIFE_S = 1.0  # a worker that lived shorter died young
+PATIENCE = 5  # as often in a row workers may die young before the supervisor gives up
 
 
 class Orders(msgspec.Struct):
@@ -88,7 +88,9 @@ class Supervisor:
         if self._stopping:
             return
         log.warning("worker %d ended with %s: starting another", child.pid, child.returncode)
-        if time.monotonic() - born < LEAST_LIFE_S:
+        if time.monotonic() - born >= LEAST_LIFE_S:
+            self._young = 0
+        else:
             self._young += 1
             if self._young > PATIENCE:
                 log.error("workers keep dying as they start: giving up")

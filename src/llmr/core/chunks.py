@@ -18,6 +18,7 @@ from llmr.core.sse import DONE, Event
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
+MOST_COUNTED = 2**53
 NOTHING = frozenset((b'""', b"null", b"[]", b"{}", b""))
 
 
@@ -70,10 +71,6 @@ class _Chunk(Struct):
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
-def _some(value: Raw | UnsetType) -> bool:
-    return value is not UNSET and bytes(value) not in NOTHING
-
-
 def _content(delta: _Delta) -> int:
     """Bytes of answer in a delta: text, refusal, tool calls, media."""
     size = 0
@@ -101,6 +98,12 @@ def _thoughts(delta: _Delta) -> int:
         if value is not UNSET and (raw := bytes(value)) not in NOTHING:
             size = max(size, len(raw))
     return size
+
+
+def believable(usage: Mapping[str, Any] | None) -> bool:
+    """Whether the counts of a usage can be true: from 0, and not beyond every machine."""
+    values = usage.values() if usage else ()
+    return all(0 <= n < MOST_COUNTED for n in values if isinstance(n, int))
 
 
 class ChunkStream:
@@ -312,7 +315,7 @@ class ChunkStream:
     def _take_usage(self, usage: dict[str, Any]) -> bool:
         """Whether its counts can be true; what is no usage is counted and goes no further."""
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        if all(isinstance(n, int) and n >= 0 for n in counts):
+        if all(isinstance(n, int) for n in counts) and believable(usage):
             self.usage = usage
             return True
         self.degraded += 1

@@ -52,6 +52,7 @@ RESET = Kind("reset", True, "target", 502, "upstream_unreachable")
 FREE_LIMIT = Kind("free_limit", True, "free", 429, "rate_limited")
 DEPARTED = Kind("departed", False, None, 502, "upstream_cut_answer")
 LOOP = Kind("loop", True, None, 508, "loop_detected", retryable=False)
+DEADLINE = Kind("deadline", False, None, 504, "deadline_exceeded")
 BUSY = Kind("busy", True, None, 503, "upstream_pool_busy")
 
 # Stable words: OpenRouter's error_type and availability codes, OpenAI's and others' code and type.

@@ -21,6 +21,9 @@ FIELDS = (
 )
 
 
+LEAST = Decimal("1e-15")
+LONGEST = 64  # characters
+NOTHING_KNOWN = Decimal("nan")
 DEAREST = Decimal(10_000)  # USD per token, request or image: whatever is above is a mistake
 
 
@@ -74,10 +77,14 @@ def amount(value: Any) -> Decimal | None:
     if value is None or isinstance(value, bool):
         return None
     try:
-        number = Decimal(str(value))
+        text = str(value)
+        number = Decimal(text) if len(text) <= LONGEST else NOTHING_KNOWN
     except InvalidOperation:
         return None
-    return number if number.is_finite() and 0 <= number < DEAREST else None
+    if not number.is_finite() or not 0 <= number < DEAREST:
+        return None
+    # Nobody charges less than that, and its digits would go on for ever.
+    return number if number >= LEAST or not number else Decimal(0)
 
 
 def amounts(pricing: Mapping[str, Any]) -> dict[str, Decimal]:

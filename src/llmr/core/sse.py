@@ -52,7 +52,7 @@ class EventReader:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         buffer = self._buffer + data if self._buffer else data
         *blocks, rest = buffer.split(b"\n\n")
-        if len(rest) > self._limit:
+        if len(buffer) > self._limit and max(map(len, (rest, *blocks))) > self._limit:
             raise EventTooLarge
         self._buffer = rest
         return [event for block in blocks if (event := _event(block)) is not None]

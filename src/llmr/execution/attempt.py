@@ -12,6 +12,7 @@ import msgspec
 
 from llmr.core import classify
 from llmr.core.catalogue import Model
+from llmr.core.chunks import believable
 from llmr.core.classify import Failure
 from llmr.core.forms import events
 from llmr.core.learner import Learner
@@ -57,6 +58,7 @@ class Trial:
         "_loop",
         "_more",
         "_over",
+        "_paused",
         "_pieces",
         "_record",
         "_size",
@@ -93,6 +95,7 @@ class Trial:
         self._started = self._loop.time()
         self._first_until: float | None = None  # worked out when it may matter
         self._more = False
+        self._paused = False
         self._line: Line | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._streamed: Streamed | None = None
@@ -106,12 +109,12 @@ class Trial:
         self._more = more
         name = msgspec.json.encode(self._call.decision.name_of(self.index))
         body = name.join(pieces) if len(pieces) > 1 else pieces[0]
-        self._arm(self._earliest())
         self._line = upstream.start(
             Send("POST", CHAT, body, self._call.headers),
             self,
             min(self._limits.connect_s, self._call.deadline - self._started),
         )
+        self._arm(self._earliest())
 
     def close(self) -> None:
         """Give it up; nobody is told."""
@@ -120,17 +123,17 @@ class Trial:
 
     def pause(self) -> None:
         """The caller is behind: read no more for now."""
+        self._paused = True
         if self._line is not None:
             self._line.pause()
-        if self._streamed is not None:
-            self._streamed.paused = True
 
     def resume(self) -> None:
+        self._paused = False
         if self._line is not None:
             self._line.resume()
         if self._streamed is not None:
-            self._streamed.go_on(self._loop.time())
-            self._hasten(self._until())
+            self._streamed.alive = self._loop.time()
+        self._hasten(self._until())
 
     # --- limits ---
 
@@ -164,6 +167,8 @@ class Trial:
 
     def _until(self) -> float:
         """The instant at which the attempt has waited too long, as things stand."""
+        if self._paused:
+            return self._call.deadline  # it is the caller who is late
         if self._first_until is None:
             self._first_until = self._until_first()
         if self._streamed is None:
@@ -179,7 +184,14 @@ class Trial:
         elif self._streamed is not None and self._streamed.finished:
             self._guarded(self._stream_ended)
         else:
-            self._finish(Failure(classify.TIMEOUT, self._timeout_text()))
+            self._finish(self._timeout(now))
+
+    def _timeout(self, now: float) -> Failure:
+        """Whose limit it was: the upstream's, or the caller's own."""
+        own = self._paused or self._call.decision.request.deadline_ms is not None
+        if own and now >= self._call.deadline:
+            return Failure(classify.DEADLINE, "the answer was not whole within the deadline")
+        return Failure(classify.TIMEOUT, self._timeout_text())
 
     def _timeout_text(self) -> str:
         if self._delivery.outcome.committed:
@@ -208,11 +220,12 @@ class Trial:
             self._bad = status, headers
             self._first_until = min(self._loop.time() + ERROR_BODY_S, self._call.deadline)
             self._hasten(self._first_until)
-        elif headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        elif headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
             self._streamed = Streamed(
                 self._call, self._delivery, self.model, self._limits, self._splice, self._started
             )
-            self._hasten(self._started + self._limits.idle_s)
+            self._streamed.alive = now = self._loop.time()
+            self._hasten(now + self._limits.idle_s)
 
     def data(self, data: bytes) -> None:
         self._size += len(data)
@@ -257,6 +270,8 @@ class Trial:
             text = "the second answer differs from the first"
             self._finish(Failure(classify.DEPARTED, text))
         except Exception as error:
+            if self._over:
+                raise  # not of this attempt, which has told its end
             # Ours, not the upstream's: it must neither be tried again nor cool anybody down.
             log.exception("an attempt failed inside the router")
             self._finish(error)
@@ -277,7 +292,7 @@ class Trial:
                 self._streamed.take([Event(line, line[6:-2])])
             self._stream_ended()
             return
-        outcome.usage = answer.usage
+        outcome.usage = answer.usage if believable(answer.usage) else None
         outcome.model = self.model
         outcome.finish = answer.choices[0].finish_reason
         outcome.body = body

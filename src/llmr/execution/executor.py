@@ -202,7 +202,6 @@ class Run:
         self._over = True
         if self._later is not None:
             self._later.cancel()
-        self.outcome.upstream_s = self._loop.time() - self._delivery.begun
 
     # --- whom to send to ---
 
@@ -320,6 +319,7 @@ class Run:
                 self._learner.well(model, self._executor.clock())
                 then(index, None)
             elif isinstance(how, Failure):
+                how.__traceback__ = None  # it leads back here, and nobody looks at it
                 self._executor.scrub(how)
                 record.outcome = how.kind.name
                 record.message = how.message

@@ -146,7 +146,8 @@ def _all_failed(failures: list[tuple[Model, Failure]]) -> ApiError:
     told = "; ".join(f"{m.id} on {m.upstream}: {f.message.rstrip('. ')}" for m, f in failures)
     kinds = {failure.kind for _, failure in failures}
     waits = [f.retry_after_s for _, f in failures if f.retry_after_s is not None]
-    same = kinds.pop() if len(kinds) == 1 else None
+    last = failures[-1][1].kind
+    same = last if len(kinds) == 1 or last is classify.DEADLINE else None
     return ApiError(
         same.status if same and not same.own_status else 503,
         same.code if same and not same.own_status else "all_attempts_failed",

@@ -15,10 +15,12 @@ AFTER_FINISH_S = 1.0  # a usage chunk may follow; an answer that has its finish 
 
 
 class Streamed:
-    """One streamed answer of one target. Times are those of the loop's clock."""
+    """One streamed answer of one target. Times are those of the loop's clock.
+
+    `alive` is when the answer was last seen to grow, or could have been.
+    """
 
     __slots__ = (
-        "_alive",
         "_call",
         "_chunks",
         "_delivery",
@@ -29,8 +31,8 @@ class Streamed:
         "_reader",
         "_splice",
         "_started",
+        "alive",
         "answer_began",
-        "paused",
     )
 
     def __init__(
@@ -47,7 +49,7 @@ class Streamed:
         self._delivery = delivery
         self._model = model
         self._splice = splice
-        self._started = self._alive = started
+        self._started = self.alive = started
         self._idle_s = limits.idle_s
         self._reader = EventReader(limits.event_bytes)
         self._chunks = ChunkStream(
@@ -56,7 +58,6 @@ class Streamed:
         self._held: list[bytes] = []
         self._finished_at: float | None = None
         self.answer_began: float | None = None
-        self.paused = False
 
     @property
     def done(self) -> bool:
@@ -70,26 +71,19 @@ class Streamed:
 
     def until(self, first_until: float, deadline: float) -> float:
         """Until when more has to come."""
-        if self.paused:
-            return deadline  # it is the caller who is late
-        until = min(deadline, self._alive + self._idle_s)
+        until = min(deadline, self.alive + self._idle_s)
         if not self._chunks.committed:
             until = min(until, first_until)
         if self._finished_at is not None:
             until = min(until, self._finished_at + AFTER_FINISH_S)
         return until
 
-    def go_on(self, now: float) -> None:
-        """The caller has caught up."""
-        self.paused = False
-        self._alive = now
-
     def read(self, data: bytes, now: float) -> None:
         """Take bytes of the stream; raises `Failure` where it carries one."""
         events, chunks = self._reader.feed(data), self._chunks
         for event in events:
             if event.data is not None:  # comments show that the line lives, not the answer
-                self._alive = now
+                self.alive = now
                 break
         self.take(events)
         if self.answer_began is None and chunks.content_bytes:

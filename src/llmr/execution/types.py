@@ -97,7 +97,6 @@ class Outcome(Struct):
     usage_estimated: bool = False
     finish: str | None = None
     ttft_s: float | None = None
-    upstream_s: float = 0.0
     degraded: int = 0
     ignored: int = 0
 

@@ -8,8 +8,6 @@ import logging
 import os
 from pathlib import Path
 
-import msgspec
-
 from llmr.observe.counts import Counts
 
 log = logging.getLogger("llmr")
@@ -44,6 +42,6 @@ class Together:
             if file.name != self._own:
                 try:
                     every.merge(file.read_bytes())
-                except (OSError, msgspec.MsgspecError):
+                except (OSError, ValueError, KeyError):
                     log.warning("the figures of worker %s cannot be read", file.stem)
         return every

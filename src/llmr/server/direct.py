@@ -82,6 +82,7 @@ class Cycle:
         "_raw",
         "_received",
         "_size",
+        "_slow",
         "_surface",
         "_turn",
         "_whole",
@@ -114,6 +115,7 @@ class Cycle:
         self._call: HotCall | None = None
         self._turn = False
         self._whole = False
+        self._slow = False  # the body did not come with the head
         self._error: ApiError | None = None  # what it is refused for
         self.keep_alive = keep_alive
         self.started = False
@@ -142,13 +144,15 @@ class Cycle:
 
     def go_on(self) -> None:
         """What has been read is understood: answer it, or refuse it, if that can be done."""
-        if not self._turn or self._call is not None or self.response_complete:
+        if not self._turn or self._call is not None or self.response_complete or self.disconnected:
             return
         limit = self._connection.application.serving.body_limit
         if self._size > limit or self._length > limit:
             self._error = self._error or too_large(limit)
-        if self._error is None and self._whole:
-            self._judge()  # the body may have taken long
+        if not self._whole:
+            self._slow = True
+        elif self._slow and self._error is None:
+            self._judge()  # much may have changed since the head
         if self._error is not None:
             self._refuse(self._error)
         elif self._whole:
@@ -190,8 +194,9 @@ class Cycle:
         call.answer(body, known.wishes, known.tenant, self._received)
 
     def _refuse(self, error: ApiError) -> None:
-        given = next((v for n, v in self._raw if n == b"x-request-id"), b"").decode("latin-1")
-        refuse(self, error, request_id(given or None), close=closes(error, self._connection))
+        named = [value.decode("latin-1") for name, value in self._raw if name == b"x-request-id"]
+        given = named[-1] if named else None
+        refuse(self, error, request_id(given), close=closes(error, self._connection))
 
     # --- Responder ---
 
@@ -235,7 +240,8 @@ class Cycle:
         self.response_complete = True
         self._call = None
         if not self.disconnected:
-            if not self.keep_alive:
+            # While its body is on the way the connection stays, or the answer would be lost.
+            if not self.keep_alive and not self._connection.unread:
                 self._connection.transport.close()
             self._connection.on_response_complete()
 

@@ -67,7 +67,7 @@ class Protocol(HttpToolsProtocol):
         self.application = application
         self.known: Known | None = None
         self._resting: float | None = None  # since when it has waited for a request
-        self._turn: Cycle | None = None  # the newest that did not wait for another
+        self._served: Any = None  # the cycle that is answered now, or was last; one of either kind
         self._wire = application.wire
         self._part = IDLE
         self._chunk = self._size = self._held = self._got = 0
@@ -121,10 +121,23 @@ class Protocol(HttpToolsProtocol):
         for timer in (self._stalled, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
-        cycle: Any = self.cycle
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+        self.pipeline.clear()
         super().connection_lost(exc)
-        if type(cycle) is Cycle and not cycle.response_complete:
+        self._leave()
+        self._served = self.cycle = None  # type: ignore[assignment]
+
+    def _leave(self) -> None:
+        """Tell whoever answers now that nobody listens."""
+        cycle = self._served
+        if not self._answering():
+            return
+        if type(cycle) is Cycle:
             cycle.gone()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def close(self) -> None:
         """Close a connection that rests."""
@@ -170,10 +183,12 @@ class Protocol(HttpToolsProtocol):
             return
         self._chunk = len(data)
         super().data_received(data)
-        if self._turn is not None:
-            self._turn.go_on()
         if self._lingering or self.transport.is_closing():
             return
+        if type(self._served) is Cycle:
+            self._served.go_on()
+            if self._lingering or self.transport.is_closing():
+                return
         if self._part == IDLE:
             if not self._answering():
                 self._rest()
@@ -227,15 +242,15 @@ class Protocol(HttpToolsProtocol):
                 del self.headers[place]
                 break
         keep = self.parser.should_keep_alive()
-        before: Any = self.cycle
         cycle = Cycle(self, *surface, self.headers, length, keep)
+        waits = self._answering()
         self.cycle = cycle  # type: ignore[assignment]
-        if before is None or before.response_complete:
-            self._turn = cycle
-            cycle.open()
-        else:
+        if waits:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+        else:
+            self._served = cycle
+            cycle.open()
 
     def _as_asgi(self) -> None:
         """Leave the request to uvicorn, as it would have begun it."""
@@ -244,7 +259,10 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers[:] = headers
         self.scope["llmr.wire"] = self  # type: ignore[typeddict-unknown-key]
+        waits = self._answering()
         super().on_headers_complete()
+        if not waits:
+            self._served = self.cycle
 
     def _plain(self) -> bool:
         """Whether nothing in the head needs more than the hot path knows."""
@@ -302,18 +320,16 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch()
-        cycle: Any = self.cycle
-        if type(cycle) is Cycle:
-            cycle.pause()
+        if type(self._served) is Cycle:
+            self._served.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-        cycle: Any = self.cycle
-        if type(cycle) is Cycle:
-            cycle.resume()
+        if type(self._served) is Cycle:
+            self._served.resume()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -322,12 +338,12 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+            self._served, app = self.pipeline.pop()
+            self._start_asgi_task(self._served, app)
         else:
             self._rest()
         if self._part == BODY and self.cycle.response_complete:
-            self._linger()
+            self._linger()  # a body nobody reads is on its way
 
     def _watch(self) -> None:
         """From now on, give the caller up if it takes nothing for `write_s`."""
@@ -349,22 +365,18 @@ class Protocol(HttpToolsProtocol):
         self._refuse(self._refusal or _bad("it is not HTTP/1.1 as it should be"))
 
     def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._served is not None and not self._served.response_complete
 
     def _refuse(self, error: ApiError) -> None:
         """Answer in the place of the application, and close."""
         self._clear()
         if self._answering():
-            cycle: Any = self.cycle
-            own = type(cycle) is Cycle
-            if self._part != BODY or (cycle.started if own else cycle.response_started):
+            cycle = self._served
+            begun = cycle.started if type(cycle) is Cycle else cycle.response_started
+            if cycle is not self.cycle or self._part != BODY or begun:
                 self.transport.abort()  # another answer is under way: this one has no place
                 return
-            if own:
-                cycle.gone()
-            else:
-                cycle.disconnected = True
-                cycle.message_event.set()
+            self._leave()
         headers, body = error_answer(error, request_id(None))
         head = STATUS_LINE[error.status] + self.date() + headers + b"connection: close\r\n\r\n"
         self.transport.write(head + body)

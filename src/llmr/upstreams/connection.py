@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
             self._keep = False  # surplus bytes
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._done:
+            return  # of an answer nobody asked for
         self._head_size += len(name) + len(value)
         self._field_count += 1
         if self._head_size > HEAD_LIMIT or self._field_count > FIELD_LIMIT:

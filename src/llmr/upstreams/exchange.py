@@ -1,10 +1,13 @@
 """One request on its way to an origin: onto a connection, and from there to its receiver."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
 from llmr.upstreams.base import Receiver, TransportError
+
+log = logging.getLogger("llmr.upstreams")
 
 
 class Wire(Protocol):
@@ -94,12 +97,15 @@ class Exchange:
         until = asyncio.get_running_loop().time() + self._connect_s
         try:
             wire = await self._origin.connection(until, fresh)
+            self._dialing = None
+            self.on(wire)
         except TransportError as error:
             self._dialing = None
             self.fail(error)
-        else:
+        except Exception:
+            log.exception("a connection failed inside the router")
             self._dialing = None
-            self.on(wire)
+            self.fail(TransportError("connect", "the router failed; its log says where"))
 
     # --- Line ---
 

@@ -67,10 +67,6 @@ class Origin:
         self._heads: dict[Any, bytes] = {}
         self._trouble: str | None = None
 
-    @property
-    def open_connections(self) -> int:
-        return self._pool.statistics().open
-
     def statistics(self) -> Statistics:
         """How many connections there are, and what became of requests for them."""
         return self._pool.statistics()
