@@ -230,9 +230,9 @@ class ChunkStream:
             changes.drop("usage")
             usage = None
         if choices and len(changes.gone) == len(choices):
-            self.ignored += 1
             choices = []
             if usage is None:
+                self.ignored += 1
                 return b""
         if usage is not None and not choices:
             return self._usage_alone(event, changes)
