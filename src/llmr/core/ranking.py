@@ -199,6 +199,8 @@ def _log_times(look: Look, rows: _Rows) -> list[float]:
     def work_out() -> list[float]:
         felt = request.output_tokens * (STREAM_TAIL if request.stream else 1.0)
         ttft, tpot = telemetry.ttft_s, telemetry.tpot_s
+        if effort is None:  # the first token comes as it does usually
+            return [log(ttft[i] + felt * tpot[i]) for i in rows.index]
         return [
             log(first_token_s(models[i], ttft[i], tpot[i], effort, most)[0] + felt * tpot[i])
             for i in rows.index
