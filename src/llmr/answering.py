@@ -69,25 +69,22 @@ class Answering:
 
     def start(self, data: bytes, headers: Mapping[str, str]) -> None:
         """Decide, and answer. `sink.end` is called in the end, unless `cancel` is."""
+        self._gateway.in_flight += 1
+        self._safely(self._start, data, headers)
+
+    def _start(self, data: bytes, headers: Mapping[str, str]) -> None:
         gateway, ticket = self._gateway, self._ticket
-        gateway.in_flight += 1
-        try:
-            ticket.headers = gateway.hops.onward(headers)
-            body = self._body = Body(data)
-            request = self._request = gateway.request(body, headers, ticket.surface)
-            ticket.decision = gateway.decide(request)
-            ticket.decided = time.monotonic()
-            ticket.decision_id = gateway.decisions.add(ticket.decision, ticket.tenant)
-            rules = cache_rules(headers.get("cache-control"))
-            if gateway.cacheable(body, rules, ticket.surface):
-                self._cached(request, rules)
-            else:
-                self._direct(request)
-        except ApiError as error:
-            self._finish(error)
-        except Exception:
-            log.exception("a request failed inside the router")
-            self._finish(internal())
+        ticket.headers = gateway.hops.onward(headers)
+        body = self._body = Body(data)
+        request = self._request = gateway.request(body, headers, ticket.surface)
+        ticket.decision = gateway.decide(request)
+        ticket.decided = time.monotonic()
+        ticket.decision_id = gateway.decisions.add(ticket.decision, ticket.tenant)
+        rules = cache_rules(headers.get("cache-control"))
+        if gateway.cacheable(body, rules, ticket.surface):
+            self._cached(request, rules)
+        else:
+            self._direct(request)
 
     # --- for the surface ---
 
@@ -283,6 +280,8 @@ class Answering:
         """Take a step that nobody above could answer for."""
         try:
             step(*what)
+        except ApiError as error:
+            self._finish(error)
         except Exception:
             log.exception("a request failed inside the router")
             self._stop()
