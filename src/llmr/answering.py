@@ -283,6 +283,8 @@ class Answering:
         except ApiError as error:
             self._finish(error)
         except Exception:
+            # A mistake of ours. Whoever called knows nothing of the request: unanswered here, it
+            # would wait for ever and hold its slot.
             log.exception("a request failed inside the router")
             self._stop()
             if self._began:
@@ -314,4 +316,5 @@ class Answering:
         try:
             self._gateway.record(self._ticket, self._request, error, gone)
         except Exception:
+            # The caller's answer does not depend on what is written down of it.
             log.exception("a request could not be put on record")

@@ -150,6 +150,7 @@ class Gateway:
             try:
                 await run()
             except Exception:
+                # The root of a background loop: it is told and started again, whatever it was.
                 log.exception("background work %s failed", name)
             wait = RESTART_S[min(self.restarts[name], len(RESTART_S) - 1)]
             self.restarts[name] += 1

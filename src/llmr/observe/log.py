@@ -119,7 +119,7 @@ class Writer(logging.Handler):
     def _told(self, record: logging.LogRecord) -> str:
         try:
             text = SECRET.sub("[redacted]", self.format(record))
-        except Exception:
+        except Exception:  # what a caller's arguments raise as they are formatted can be anything
             return f"a log line of {record.name} could not be written\n"
         return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text) + "\n"
 

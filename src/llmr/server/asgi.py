@@ -102,6 +102,7 @@ class Application:
         except CallerLeft:
             return
         except Exception:
+            # The root of a request: beyond it uvicorn would answer, without an error object.
             log.exception("a request failed inside the router")
             if responder.started:
                 raise

@@ -103,6 +103,7 @@ class Exchange:
             self._dialing = None
             self.fail(error)
         except Exception:
+            # The root of a task: what it does not tell the receiver, nobody would.
             log.exception("a connection failed inside the router")
             self._dialing = None
             self.fail(TransportError("connect", "the router failed; its log says where"))
