@@ -17,10 +17,13 @@ class CacheRules(Struct, frozen=True):
     max_age_s: float | None = None
 
 
+NO_RULES = CacheRules()  # of a caller who says nothing
+
+
 def cache_rules(header: str | None) -> CacheRules:
     """The caller's `Cache-Control`: no-store, no-cache and max-age are obeyed."""
     if not header:
-        return CacheRules()
+        return NO_RULES
     words = [word.strip().lower() for word in header.split(",")]
     max_age = None
     for word in words:

@@ -6,7 +6,7 @@ in: unknown fields, number forms and key order reach the upstream exactly as the
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,7 @@ _decoders: dict[Any, Callable[[Any], Any]] = {}  # of the shapes the source name
 EMPTY: Mapping[str, bytes | None] = MappingProxyType({})
 COMMA, BRACE = b",}"
 MARKS = frozenset((COMMA, BRACE))
+Spans = dict[str, tuple[int, int, int]]
 _GAP = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*')
 
@@ -47,15 +48,30 @@ class Body:
         except RecursionError:
             raise bad_request("too_deep", "The body is nested too deeply.") from None
         self.data = data
-        self._spans = self._places()
+        self._spans = self._compact() or self._places()
 
-    def _places(self) -> dict[str, tuple[int, int, int]]:
+    def _compact(self) -> Spans | None:
+        """The places where nothing is between the tokens and no key needs decoding, else None.
+
+        What the entries take up, added up, is then the whole body: a key given twice, a space or an
+        escape would make it longer.
+        """
+        spans, at = {}, 1
+        for key, raw in self.fields.items():
+            start = at + len(key) + 3
+            end = start + len(memoryview(raw))
+            spans[key] = (at, start, end)
+            at = end + 1
+        return spans if at == len(self.data) else None
+
+    def _places(self) -> Spans:
         """For each key: where its entry starts, where its value starts, where its value ends.
 
         The decoder has proved the syntax and keeps the last value of a key given twice, so walking
         the bytes beside its result either meets every entry or finds the double one.
         """
-        data, spans, mark = self.data, {}, COMMA
+        data, mark = self.data, COMMA
+        spans: Spans = {}
         at = data.index(b"{") + 1
         for key, raw in self.fields.items():
             head = _KEY.match(data, at)
@@ -101,15 +117,16 @@ class Body:
             raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
 
     def splice(
-        self, drop: Iterable[str] = (), put: Mapping[str, bytes | None] = EMPTY
+        self, drop: Collection[str] = (), put: Mapping[str, bytes | None] = EMPTY
     ) -> tuple[bytes, ...]:
         """The body without the keys of `drop` and with the encoded values of `put`, in pieces.
 
         A value of None in `put` leaves a gap at the end of a piece: the caller joins the pieces
         with what belongs there, once per target, without cutting the body again.
         """
-        gone = self.fields.keys() & set(drop)
-        fresh = [key for key in put if key not in self.fields]
+        fields = self.fields
+        gone = [key for key in fields if key in drop]
+        fresh = [key for key in put if key not in fields]
         if not gone and not fresh:
             cuts = [
                 (start, end, put[key]) for key, (_, start, end) in self._spans.items() if key in put

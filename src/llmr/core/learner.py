@@ -31,10 +31,11 @@ class _Mean:
         self.weight = 0.0
 
     def add(self, value: float) -> None:
-        self.weight = min(self.weight + 1.0, MEMORY)
-        miss = math.log(value) - self.log
-        self.log += miss / self.weight
-        self.square += (miss * (math.log(value) - self.log) - self.square) / self.weight
+        log = math.log(value)
+        weight = self.weight = min(self.weight + 1.0, MEMORY)
+        miss = log - self.log
+        self.log += miss / weight
+        self.square += (miss * (log - self.log) - self.square) / weight
 
     def blend(self, prior: float) -> tuple[float, float]:
         """(the mean, the value one in twenty exceeds), both shrunk towards the prior."""
@@ -68,9 +69,9 @@ class Learner:
         """Of a whole answer: seconds to the first content token, seconds per token after it."""
         target = model.target
         if ttft_s is not None and ttft_s > 0:
-            self._ttft.setdefault(target, _Mean()).add(ttft_s)
+            _add(self._ttft, target, ttft_s)
         if tpot_s is not None and tpot_s > 0:
-            self._tpot.setdefault(target, _Mean()).add(tpot_s)
+            _add(self._tpot, target, tpot_s)
         self._count[target] = self._count.get(target, 0) + 1
         self.changed = True
 
@@ -121,6 +122,8 @@ class Learner:
         """Whether an attempt may go to this target now; a probe is taken where one is due."""
         states = self._health
         found = [(key, states[key]) for key in model.health_keys if key in states]
+        if not any(state.strikes for _, state in found):
+            return True
         judged = [(key, *health.admit(state, now)) for key, state in found]
         if not all(admitted for _, admitted, _ in judged):
             return False
@@ -190,3 +193,10 @@ class Learner:
 
 
 _NOTHING = _Mean()
+
+
+def _add(means: dict[str, _Mean], target: str, value: float) -> None:
+    mean = means.get(target)
+    if mean is None:
+        mean = means[target] = _Mean()
+    mean.add(value)

@@ -21,6 +21,7 @@ FIELDS = (
 )
 
 
+NOTHING = Decimal(0)
 LEAST = Decimal("1e-15")
 LONGEST = 64  # characters
 NOTHING_KNOWN = Decimal("nan")
@@ -124,30 +125,30 @@ def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | N
 
     Cached and cache-written tokens are subsets of the prompt, reasoning of the completion.
     """
-    prompt = _count(usage.get("prompt_tokens"))
-    completion = _count(usage.get("completion_tokens"))
-    details = usage.get("prompt_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    # Recorded: an Azure reply with more cached tokens than prompt tokens.
-    cached = min(_count(details.get("cached_tokens")), prompt)
-    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
-    counted = ("prompt_tokens", "completion_tokens")
-    if not all(isinstance(usage.get(name), int) for name in counted):
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     if "prompt" not in prices or "completion" not in prices:
         return None
+    prompt, completion = max(prompt, 0), max(completion, 0)
+    per_prompt = prices["prompt"]
+    total = completion * prices["completion"] + prices.get("request", NOTHING)
     tools = usage.get("server_tool_use_details")
-    searches = _count(tools.get("web_search_requests")) if isinstance(tools, dict) else 0
-    if searches and "web_search" not in prices:
-        return None
-    fresh = prompt - cached - written
+    if isinstance(tools, dict) and (searches := _count(tools.get("web_search_requests"))):
+        if "web_search" not in prices:
+            return None
+        total += searches * prices["web_search"]
+    details = usage.get("prompt_tokens_details")
+    if not isinstance(details, dict):
+        return total + prompt * per_prompt
+    # Recorded: an Azure reply with more cached tokens than prompt tokens.
+    cached = min(_count(details.get("cached_tokens")), prompt)
+    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
     return (
-        fresh * prices["prompt"]
-        + cached * prices.get("input_cache_read", prices["prompt"])
-        + written * prices.get("input_cache_write", prices["prompt"])
-        + completion * prices["completion"]
-        + searches * prices.get("web_search", Decimal(0))
-        + prices.get("request", Decimal(0))
+        total
+        + (prompt - cached - written) * per_prompt
+        + cached * prices.get("input_cache_read", per_prompt)
+        + written * prices.get("input_cache_write", per_prompt)
     )
 
 

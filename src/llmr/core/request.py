@@ -3,8 +3,8 @@
 `parse` is the only place where the fields of a body are read. Nothing here keeps the words.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from math import inf, log2
 from typing import Any
 
 import msgspec
@@ -85,6 +85,58 @@ class _Reasoning(Struct):
     max_tokens: int | None = None
 
 
+class _Fields(Struct):
+    """The fields of a body that routing looks at, read in one pass. Null counts as absent."""
+
+    model: str | None = None
+    models: list[str] | None = None
+    messages: list[_Message] | None = None
+    stream: bool | None = None
+    tools: list[Raw] | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    reasoning_effort: str | None = None
+    reasoning: _Reasoning | None = None
+    n: int | None = None
+    response_format: _Format | None = None
+    modalities: list[str] | None = None
+    priority: str | None = None
+    preferred_models: list[str] | None = None
+    weights: dict[str, float] | None = None
+    max_latency_ms: float | None = None
+    max_cost_per_1k: float | None = None
+    max_cost_usd: float | None = None
+    deadline_ms: float | None = None
+
+
+# What a field has to be, in the order in which the first wrong one is told.
+SHAPES: dict[str, tuple[Any, str]] = {
+    "model": (str, "a model id, or auto"),
+    "models": (list[str], "a list of model ids"),
+    "priority": (str, "a word"),
+    "weights": (dict[str, float], "an object with latency, cost and quality, numbers from 0"),
+    "preferred_models": (list[str], "a list of model ids"),
+    "max_latency_ms": (float, "a number"),
+    "max_cost_per_1k": (float, "a number"),
+    "max_cost_usd": (float, "a number"),
+    "deadline_ms": (float, "a number"),
+    "messages": (
+        list[_Message],
+        "a list of {role, content}, content a text or a list of parts",
+    ),
+    "tools": (list[Raw], "a list of tools"),
+    "max_completion_tokens": (int, "a whole number"),
+    "max_tokens": (int, "a whole number"),
+    "reasoning_effort": (str, "a word"),
+    "reasoning": (_Reasoning, "an object"),
+    "n": (int, "a whole number"),
+    "response_format": (_Format, "an object with a type"),
+    "modalities": (list[str], "a list of words"),
+    "stream": (bool, "true or false"),
+}
+_read_fields = msgspec.json.Decoder(_Fields).decode
+
+
 PART_NEEDS = {
     "image_url": capability.VISION,
     "input_image": capability.VISION,
@@ -98,7 +150,7 @@ FORMAT_NEEDS = {"json_schema": capability.JSON_SCHEMA, "json_object": capability
 
 def grid(tokens: float) -> int:
     """The nearest of 1, 2, … in steps of an eighth of an octave."""
-    return 1 if tokens <= 1 else round(2.0 ** (round(8.0 * math.log2(tokens)) / 8.0))
+    return 1 if tokens <= 1 else round(2.0 ** (round(8.0 * log2(tokens)) / 8.0))
 
 
 def parse(
@@ -114,9 +166,11 @@ def parse(
     `priority` and `balanced` are the configured default priority and its weights. Raises a 400 that
     names the field for every value routing relies on and cannot use.
     """
-    fields = body.fields
-    mode, models, asked = _models(body, model_optional)
-    wishes = _wishes(body, headers)
+    read = _read(body)
+    mode, models, asked = _models(read, model_optional)
+    wishes = NO_WISHES
+    if headers or not WISHED.isdisjoint(body.fields):
+        wishes = _wishes(body, read, headers)
     name = asked if asked is not None else wishes.priority or priority
     if name not in PRIORITIES:
         raise bad_request(
@@ -124,53 +178,57 @@ def parse(
             f"Unknown priority {name[:80]!r}. Use one of: {', '.join(PRIORITIES)}.",
             "model" if asked is not None else "priority",
         )
-    weights = wishes.weights or (balanced if name == "balanced" else PRIORITIES[name])
-    tokens, needs = _messages(body)
-    if "tools" in fields:
-        tools = fields["tools"]
-        if body.get("tools", list[Any], "a list of tools"):
-            needs |= capability.TOOLS
-            tokens += len(memoryview(tools)) / 4
-    limits = (_limit(body, "max_completion_tokens"), _limit(body, "max_tokens"))
-    max_tokens = min((n for n in limits if n is not None), default=None)
-    effort = _effort(body)
-    choices = (body.get("n", int, "a whole number") or 1) if "n" in fields else 1
-    choices = min(max(choices, 1), MOST_CHOICES)
-    if "response_format" in fields:
-        shape = body.get("response_format", _Format, "an object with a type")
-        needs |= FORMAT_NEEDS.get(shape.type, 0) if shape else 0
-    if "modalities" in fields:
-        kinds = body.get("modalities", list[str], "a list of words") or []
-        needs |= capability.mask_of(kinds, capability.OUTPUTS)
-    if effort not in (None, "none"):
-        needs |= capability.REASONING
-    visible = (
-        DEFAULT_OUTPUT_TOKENS if max_tokens is None else min(max_tokens, DEFAULT_OUTPUT_TOKENS)
-    )
+    tokens, needs = _messages(read.messages)
+    if read.tools:
+        needs |= capability.TOOLS
+        tokens += len(memoryview(body.fields["tools"])) / 4
+    first, second = _limit(read.max_completion_tokens), _limit(read.max_tokens)
+    max_tokens = min(first, second) if first and second else first or second
+    choices = min(max(read.n or 1, 1), MOST_CHOICES)
+    effort = None
+    if read.reasoning_effort is not None or read.reasoning is not None:
+        effort = _effort(read)
+        if effort not in (None, "none"):
+            needs |= capability.REASONING
+    if read.response_format is not None:
+        needs |= FORMAT_NEEDS.get(read.response_format.type, 0)
+    if read.modalities:
+        needs |= capability.mask_of(read.modalities, capability.OUTPUTS)
+    output = min(max_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS) * choices
     return Request(
-        mode=mode,
-        models=models,
-        priority=name,
-        weights=weights,
-        preferred=wishes.preferred,
-        max_latency_ms=wishes.max_latency_ms,
-        max_cost_per_1k=wishes.max_cost_per_1k,
-        max_cost_usd=wishes.max_cost_usd,
-        deadline_ms=wishes.deadline_ms,
-        needs=needs,
-        prompt_tokens=grid(tokens),
-        output_tokens=grid(min(visible * choices, 1e9)),
-        max_tokens=max_tokens,
-        effort=effort,
-        stream=bool(body.get("stream", bool, "true or false")) if "stream" in fields else False,
-        choices=choices,
+        mode,
+        models,
+        name,
+        wishes.weights or (balanced if name == "balanced" else PRIORITIES[name]),
+        wishes.preferred,
+        wishes.max_latency_ms,
+        wishes.max_cost_per_1k,
+        wishes.max_cost_usd,
+        wishes.deadline_ms,
+        needs,
+        grid(tokens),
+        grid(output),
+        max_tokens,
+        effort,
+        read.stream or False,
+        choices,
     )
 
 
-def _models(body: Body, optional: bool) -> tuple[str, tuple[str, ...], str | None]:
+def _read(body: Body) -> _Fields:
+    try:
+        return _read_fields(body.data)
+    except (msgspec.DecodeError, RecursionError):
+        for key, (shape, what) in SHAPES.items():
+            body.get(key, shape, what)
+        raise bad_request("invalid_json", "The body cannot be read.") from None
+
+
+def _models(read: _Fields, optional: bool) -> tuple[str, tuple[str, ...], str | None]:
     """(mode, ids, priority named by `auto:…`)."""
-    model = body.get("model", str, "a model id, or auto")
-    listed = body.get("models", list[str], "a list of model ids")
+    model, listed = read.model, read.models
+    if model == "auto" and not listed:
+        return "auto", (), None
     if model is None and listed is None and not optional:
         raise bad_request(
             "missing_model", "Say which model: an id from /v1/models, or 'auto'.", "model"
@@ -211,10 +269,8 @@ class _Wishes(Struct, frozen=True):
 NO_WISHES = _Wishes()
 
 
-def _wishes(body: Body, headers: Mapping[str, str]) -> _Wishes:
+def _wishes(body: Body, read: _Fields, headers: Mapping[str, str]) -> _Wishes:
     """Wishes of the body, or of the `x-llmr-…` headers for clients that cannot set fields."""
-    if not headers and WISHED.isdisjoint(body.fields):
-        return NO_WISHES
 
     def given(key: str) -> str | None:
         return headers.get("x-llmr-" + key.replace("_", "-"))
@@ -222,7 +278,7 @@ def _wishes(body: Body, headers: Mapping[str, str]) -> _Wishes:
     def number(key: str) -> float | None:
         value: float | None
         if key in body.fields:
-            value = body.get(key, float, "a number")
+            value = getattr(read, key)
         elif (text := given(key)) is None:
             return None
         else:
@@ -230,22 +286,18 @@ def _wishes(body: Body, headers: Mapping[str, str]) -> _Wishes:
                 value = float(text)
             except ValueError:
                 raise bad_request("invalid_type", f"{key!r} must be a number.", key) from None
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and not 0 < value < inf:
             raise bad_request("out_of_range", f"{key!r} must be a number above 0.", key)
         return value
 
-    if "priority" in body.fields:
-        priority = body.get("priority", str, "a word")
-    else:
-        priority = given("priority")
     if "preferred_models" in body.fields:
-        preferred = body.get("preferred_models", list[str], "a list of model ids") or ()
+        preferred = read.preferred_models or ()
     else:
         words = (word.strip() for word in (given("preferred_models") or "").split(","))
         preferred = [word for word in words if word]
     return _Wishes(
-        priority,
-        _weights(body, given("weights")),
+        read.priority if "priority" in body.fields else given("priority"),
+        _weights(body, read, given("weights")),
         _names(preferred, "preferred_models"),
         number("max_latency_ms"),
         number("max_cost_per_1k"),
@@ -254,16 +306,16 @@ def _wishes(body: Body, headers: Mapping[str, str]) -> _Wishes:
     )
 
 
-def _weights(body: Body, text: str | None) -> tuple[float, float, float] | None:
-    key, what = "weights", "an object with latency, cost and quality, numbers from 0"
+def _weights(body: Body, read: _Fields, text: str | None) -> tuple[float, float, float] | None:
     value: dict[str, float] | None = None
-    if key in body.fields:
-        value = body.get(key, dict[str, float], what)
+    if "weights" in body.fields:
+        value = read.weights
     elif text is not None:
         try:
             value = msgspec.json.decode(text, type=dict[str, float])
         except msgspec.DecodeError:
-            raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
+            what = SHAPES["weights"][1]
+            raise bad_request("invalid_type", f"'weights' must be {what}.", "weights") from None
     return None if value is None else normalised(value)
 
 
@@ -272,7 +324,7 @@ def normalised(weights: Mapping[str, float]) -> tuple[float, float, float]:
     unknown = set(weights) - {"latency", "cost", "quality"}
     values = [weights.get(name, 0.0) for name in ("latency", "cost", "quality")]
     total = sum(values)
-    if unknown or min(values) < 0 or not 0 < total < math.inf:
+    if unknown or min(values) < 0 or not 0 < total < inf:
         raise bad_request(
             "invalid_weights",
             "'weights' takes latency, cost and quality: numbers from 0, at least one above 0.",
@@ -281,11 +333,8 @@ def normalised(weights: Mapping[str, float]) -> tuple[float, float, float]:
     return values[0] / total, values[1] / total, values[2] / total
 
 
-def _messages(body: Body) -> tuple[float, int]:
+def _messages(messages: Sequence[_Message] | None) -> tuple[float, int]:
     """(estimated prompt tokens, needs) of the messages: bytes / 4, 4 a message, images by rule."""
-    messages = body.get(
-        "messages", list[_Message], "a list of {role, content}, content a text or a list of parts"
-    )
     if not messages:
         raise bad_request(
             "empty_messages", "'messages' must be a list with at least one message.", "messages"
@@ -306,21 +355,16 @@ def _messages(body: Body) -> tuple[float, int]:
     return tokens + size / 4, needs
 
 
-def _limit(body: Body, key: str) -> int | None:
-    if key not in body.fields:
-        return None
-    value: int | None = body.get(key, int, "a whole number")
+def _limit(value: int | None) -> int | None:
     # The upstream judges what is no bound at all; what is beyond every model is one bound.
     return min(value, MOST_TOKENS) if value is not None and value > 0 else None
 
 
-def _effort(body: Body) -> str | None:
+def _effort(read: _Fields) -> str | None:
     """The reasoning effort asked for, or None where the request leaves it to the model."""
-    if (word := body.get("reasoning_effort", str, "a word")) is not None:
-        return _word(word)
-    if "reasoning" not in body.fields:
-        return None
-    reasoning = body.get("reasoning", _Reasoning, "an object")
+    reasoning = read.reasoning
+    if read.reasoning_effort is not None:
+        return _word(read.reasoning_effort)
     if reasoning is None:
         return None
     if reasoning.enabled is False:
