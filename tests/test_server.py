@@ -364,11 +364,10 @@ def test_a_decision_can_be_asked_for_without_sending(shared: Server, sandbox: Co
 
 def test_unknown_and_expired_decisions_are_told_apart(server: Server) -> None:
     first = server.request("POST", "/v1/decisions", {"messages": HI}).json["id"]
+    kept = server.gateway.decisions._kept[1]
+    assert kept is not None
     for _ in range(1000):
-        server.gateway.decisions.add(
-            server.gateway.decisions._kept[next(reversed(server.gateway.decisions._kept))].decision,
-            b"open",
-        )
+        server.gateway.decisions.add(kept.decision, b"open")
     gone = server.request("GET", f"/v1/decisions/{first}")
     assert (gone.status, gone.error["code"]) == (404, "decision_expired")
     never = server.request("GET", "/v1/decisions/dec-0-1")

@@ -43,7 +43,7 @@ class Rig:
         self.sandbox = sandbox
         self.records: list[Any] = []
         self.calls = 0
-        self.gateway.observers.append(self.records.append)
+        self.gateway.recorder.observers.append(self.records.append)
         eventually(lambda: all(s.checked for s in self.gateway.sources.values()), "looked at")
         for _ in range(2):  # what is loaded late is loaded now
             assert server.request("GET", "/livez").status == 200
@@ -111,7 +111,7 @@ class Rig:
         eventually(self._quiet, "no connection in use")
         eventually(lambda: self._files() <= self.files, "files are back")
         eventually(lambda: self._tasks() <= self.tasks, "tasks are back")
-        assert len(self.records) == self.calls
+        eventually(lambda: len(self.records) == self.calls, "a record of each")
         found = self.blamed()
         assert all(any(name.endswith(one) for one in blamed) for name in found)
         assert len(found) == len(blamed)

@@ -19,31 +19,31 @@ def record(
     ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool, now: float
 ) -> Record:
     """The record of a request that ended at monotonic time `now`; `gone`: its caller left."""
-    outcome = ticket.outcome
-    error = error or (outcome.error if outcome is not None else None)
+    outcome, model, cost = ticket.outcome, ticket.model, ticket.cost_usd
+    if error is None and outcome is not None:
+        error = outcome.error
     own = outcome is not None and ticket.accounts
-    usage = outcome.usage or {} if outcome is not None and own else {}
-    attempts = outcome.attempts if outcome is not None and own else []
+    usage = outcome.usage if outcome is not None and own else None
     return Record(
-        surface=ticket.surface,
-        outcome=_word(outcome, error, gone),
-        cache=ticket.cache,
-        model=ticket.model.id if ticket.model is not None else None,
-        upstream=ticket.model.upstream if ticket.model is not None else None,
-        status=error.status if error is not None else 499 if gone else 200,
-        stream=request is not None and request.stream,
-        total_s=now - ticket.received,
-        ttft_s=outcome.ttft_s if outcome is not None else None,
-        router_s=(ticket.sent or now) - ticket.received,
-        attempts=[(a.model, a.upstream, a.outcome) for a in attempts],
-        prompt_tokens=_tokens(usage, "prompt_tokens"),
-        completion_tokens=_tokens(usage, "completion_tokens"),
-        cost_usd=ticket.cost_usd,
-        cost_source=ticket.cost_source,
-        error=error.label if error is not None else None,
-        degraded=outcome.degraded if outcome is not None and own else 0,
-        ignored=outcome.ignored if outcome is not None and own else 0,
-        ended=now,
+        ticket.surface,
+        _word(outcome, error, gone),
+        ticket.cache,
+        model.id if model is not None else None,
+        model.upstream if model is not None else None,
+        error.status if error is not None else 499 if gone else 200,
+        request is not None and request.stream,
+        now - ticket.received,
+        outcome.ttft_s if outcome is not None else None,
+        (ticket.sent or now) - ticket.received,
+        outcome.attempts if outcome is not None and own else (),
+        _tokens(usage, "prompt_tokens") if usage else 0,
+        _tokens(usage, "completion_tokens") if usage else 0,
+        cost,
+        ticket.cost_source,
+        error.label if error is not None else None,
+        outcome.degraded if outcome is not None and own else 0,
+        outcome.ignored if outcome is not None and own else 0,
+        now,
     )
 
 
@@ -66,9 +66,11 @@ def cost_of(outcome: Outcome) -> tuple[Decimal | None, str]:
         if usage.get("is_byok") and isinstance(details, dict):
             reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
         return reported, "reported"
-    moment = time.gmtime()
-    hhmm = moment.tm_hour * 100 + moment.tm_min
-    prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
+    prices = model.prices.base
+    if model.prices.overrides:
+        moment = time.gmtime()
+        hhmm = moment.tm_hour * 100 + moment.tm_min
+        prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
     found = price.cost(prices, usage)
     if found is None:
         return None, "unknown"

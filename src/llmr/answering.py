@@ -8,14 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import partial
 
 import msgspec
+from msgspec import Struct
 
 from llmr.cache.flight import Flight, Reader
 from llmr.cache.key import cache_key
 from llmr.cache.memory import Entry
-from llmr.cache.rules import CacheRules, cache_rules, storable
+from llmr.cache.rules import NO_RULES, CacheRules, cache_rules, storable
 from llmr.calls import call_for, include_usage
 from llmr.core.body import Body
 from llmr.core.forms import events
@@ -29,48 +29,37 @@ from llmr.ticket import AnswerSink, Ticket
 log = logging.getLogger("llmr")
 
 
-class Answering:
-    """A request in the hands of the gateway. The surface may pause, resume and cancel it."""
+class Answering(Struct, eq=False):
+    """A request in the hands of the gateway. The surface may pause, resume and cancel it.
 
-    __slots__ = (
-        "_again",
-        "_asks",
-        "_began",
-        "_body",
-        "_flight",
-        "_gateway",
-        "_key",
-        "_late",
-        "_looking",
-        "_over",
-        "_reader",
-        "_request",
-        "_rules",
-        "_run",
-        "_sink",
-        "_ticket",
-        "write",
-    )
+    `write` takes the bytes of a stream; it is the sink's own.
+    """
 
-    def __init__(self, gateway: Gateway, ticket: Ticket, sink: AnswerSink) -> None:
-        self._gateway = gateway
-        self._ticket = ticket
-        self._sink = sink
-        self.write = sink.write
-        self._request: Request | None = None
-        self._run: Run | None = None
-        self._flight: Flight | None = None
-        self._reader: Reader | None = None
-        self._looking: asyncio.Task[None] | None = None
-        self._late: asyncio.TimerHandle | None = None
-        self._began = False
-        self._again = False
-        self._over = False
+    _gateway: Gateway
+    _ticket: Ticket
+    _sink: AnswerSink
+    write: Callable[[bytes], None]
+    _body: Body | None = None
+    _request: Request | None = None
+    _run: Run | None = None
+    _flight: Flight | None = None
+    _reader: Reader | None = None
+    _looking: asyncio.Task[None] | None = None
+    _late: asyncio.TimerHandle | None = None
+    _rules: CacheRules = NO_RULES
+    _key: bytes = b""
+    _asks: bool = False
+    _began: bool = False
+    _again: bool = False
+    _over: bool = False
 
     def start(self, data: bytes, headers: Mapping[str, str]) -> None:
         """Decide, and answer. `sink.end` is called in the end, unless `cancel` is."""
-        self._gateway.in_flight += 1
-        self._safely(self._start, data, headers)
+        self._gateway.outbox.active += 1
+        try:
+            self._start(data, headers)
+        except Exception as error:  # whatever it was, the caller is told and its slot comes free
+            self._failed(error)
 
     def _start(self, data: bytes, headers: Mapping[str, str]) -> None:
         gateway, ticket = self._gateway, self._ticket
@@ -82,9 +71,9 @@ class Answering:
         ticket.decision_id = gateway.decisions.add(ticket.decision, ticket.tenant)
         rules = cache_rules(headers.get("cache-control"))
         if gateway.cacheable(body, rules, ticket.surface):
-            self._cached(request, rules)
+            self._cached(body, request, rules)
         else:
-            self._direct(request)
+            self._direct(body, request)
 
     # --- for the surface ---
 
@@ -111,11 +100,11 @@ class Answering:
 
     # --- straight to an upstream ---
 
-    def _direct(self, request: Request) -> None:
+    def _direct(self, body: Body, request: Request) -> None:
         gateway, ticket = self._gateway, self._ticket
         assert ticket.decision is not None
         call = call_for(
-            self._body,
+            body,
             ticket.decision,
             total_s=gateway.config.limits.total_s,
             deadline_ms=request.deadline_ms,
@@ -124,8 +113,7 @@ class Answering:
         )
         ticket.sent = time.monotonic()
         outcome = ticket.outcome = Outcome([])
-        done = partial(self._safely, self._answered)
-        self._run = gateway.executor.start(call, self, outcome, done)
+        self._run = gateway.executor.start(call, self, outcome, self._answered)
 
     def begin(self, outcome: Outcome) -> None:
         """A streamed answer begins."""
@@ -136,18 +124,21 @@ class Answering:
     def _answered(self, outcome: Outcome) -> None:
         assert self._request is not None
         error = outcome.error
-        if error is None and not self._request.stream:
-            self._gateway.settle(self._ticket, outcome)
-            self._sink.whole(self._ticket, outcome.body)
-        self._finish(error)
+        try:
+            if error is None and not self._request.stream:
+                self._gateway.settle(self._ticket, outcome)
+                self._sink.whole(self._ticket, outcome.body)
+            self._finish(error)
+        except Exception as fault:  # whatever it was, the caller is told and its slot comes free
+            self._failed(fault)
 
     # --- by way of the cache ---
 
-    def _cached(self, request: Request, rules: CacheRules) -> None:
+    def _cached(self, body: Body, request: Request, rules: CacheRules) -> None:
         gateway, ticket = self._gateway, self._ticket
         self._rules = rules
-        self._asks = include_usage(self._body)
-        self._key = cache_key(self._body, request, gateway.scope + ticket.tenant)
+        self._asks = include_usage(body)
+        self._key = cache_key(body, request, gateway.scope + ticket.tenant)
         if request.deadline_ms is not None:
             loop = asyncio.get_running_loop()
             self._late = loop.call_later(request.deadline_ms / 1000.0, self._safely, self._too_late)
@@ -193,7 +184,7 @@ class Answering:
         chunks = b"".join(events(msgspec.json.decode(completion), self._asks))
         self._began = True
         self._sink.begin(self._ticket)
-        self._sink.write(chunks)
+        self.write(chunks)
 
     def _join(self) -> None:
         """Wait for the same answer as others do, or be the first to."""
@@ -216,6 +207,7 @@ class Answering:
         gateway, ticket, request, key = self._gateway, self._ticket, self._request, self._key
         assert ticket.decision is not None
         assert request is not None
+        assert self._body is not None
         ticket.cache = "miss" if self._rules.lookup else "bypass"
         # A caller's deadline ends its own waiting, not the call, which others may wait for.
         call = call_for(
@@ -271,7 +263,7 @@ class Answering:
         error = ApiError(504, "deadline_exceeded", text, retryable=True)
         self._stop()
         if self._began:
-            self._sink.write(error_event(error))
+            self.write(error_event(error))
         self._finish(error)
 
     # --- the end ---
@@ -280,16 +272,20 @@ class Answering:
         """Take a step that nobody above could answer for."""
         try:
             step(*what)
-        except ApiError as error:
+        except Exception as error:  # whatever it was, the caller is told and its slot comes free
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, ApiError):
             self._finish(error)
-        except Exception:
-            # A mistake of ours. Whoever called knows nothing of the request: unanswered here, it
-            # would wait for ever and hold its slot.
-            log.exception("a request failed inside the router")
-            self._stop()
-            if self._began:
-                self._sink.write(error_event(internal()))
-            self._finish(internal())
+            return
+        # A mistake of ours. Whoever called knows nothing of the request: unanswered here, it would
+        # wait for ever and hold its slot.
+        log.error("a request failed inside the router", exc_info=error)
+        self._stop()
+        if self._began:
+            self.write(error_event(internal()))
+        self._finish(internal())
 
     def _stop(self) -> None:
         if self._looking is not None:
@@ -312,7 +308,7 @@ class Answering:
         if self._late is not None:
             self._late.cancel()
         self._run = self._reader = self._flight = None
-        self._gateway.in_flight -= 1
+        self._gateway.outbox.active -= 1
         try:
             self._gateway.record(self._ticket, self._request, error, gone)
         except Exception:

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,7 +31,9 @@ from llmr.execution.executor import Executor
 from llmr.execution.types import HEADERS, Limits, Outcome
 from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
+from llmr.observe.recorder import Recorder
 from llmr.observe.window import Window
+from llmr.outbox import Outbox
 from llmr.refresh import Refresh, Source
 from llmr.ticket import Ticket
 from llmr.upstreams.http import Origin
@@ -60,11 +61,12 @@ class Gateway:
         self.config = config
         self.sandbox = sandbox
         self.started = time.monotonic()
+        self.outbox = Outbox()
         self._origins: dict[str, Origin] = {}
         self.sources: dict[str, Source] = {}
         for name, upstream in config.upstreams.items():
             if upstream is not None:
-                self._origins[name] = origin(name, upstream)
+                self._origins[name] = origin(name, upstream, self.outbox)
                 self.sources[name] = Source(name, upstream, self._origins[name])
         self._refresh = Refresh(self.sources, self._publish_snapshot)
         self.learner = learner or Learner(random.Random().random)
@@ -104,10 +106,10 @@ class Gateway:
         self.scope = hashlib.blake2b(msgspec.json.encode((sandbox, places)), digest_size=8).digest()
         self.hits = self.misses = 0
         self.hops = Hops(HEADERS)
-        self.decisions = Decisions()
+        self.decisions = Decisions(accounting.told)
         self.window = Window()
-        self.observers: list[Any] = [self.window.add]
-        self.in_flight = 0
+        self.recorder = Recorder()
+        self.recorder.observers.append(self.window.add)
         self.draining = False
         self.restarts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -232,18 +234,28 @@ class Gateway:
         """Put on record how a request ended; `gone`: its caller left."""
         now = time.monotonic()
         outcome = ticket.outcome
-        if outcome is not None and ticket.cost_source == "unknown":
-            self.settle(ticket, outcome)
-        attempts = outcome.attempts if outcome is not None else []
-        if outcome is not None and outcome.cooled:
-            self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
+        if outcome is not None:
+            if ticket.cost_source == "unknown":
+                self.settle(ticket, outcome)
+            if outcome.cooled:
+                self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
         record = accounting.record(ticket, request, error, gone, now)
-        for observe in self.observers:
-            observe(record)
+        self.recorder.add(record)
         if ticket.decision_id is not None:
-            self.decisions.close(ticket.decision_id, partial(accounting.told, record, attempts))
+            attempts = outcome.attempts if outcome is not None else ()
+            self.decisions.close(ticket.decision_id, record, attempts)
 
     # --- for the other routes ---
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
+        return self.outbox.active
+
+    def figures(self) -> dict[str, Any]:
+        """The rolling window, as `GET /metrics` gives it."""
+        self.recorder.flush()
+        return self.window.figures(time.monotonic())
 
     @property
     def redis_connected(self) -> bool:

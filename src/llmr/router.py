@@ -159,11 +159,11 @@ class Router:
 
     def metrics(self) -> dict[str, Any]:
         """The rolling window, as `GET /metrics` gives it."""
-        return self._gateway.window.figures(time.monotonic())
+        return self._gateway.figures()
 
     def _answer(self, fields: Mapping[str, Any], sink: "_Sink") -> Answering:
         ticket = Ticket("route", TENANT, time.monotonic())
-        answering = Answering(self._gateway, ticket, sink)
+        answering = Answering(self._gateway, ticket, sink, sink.write)
         answering.start(msgspec.json.encode(fields), {})
         return answering
 

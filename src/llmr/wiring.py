@@ -3,10 +3,11 @@
 from llmr import __version__
 from llmr.config import UpstreamConfig
 from llmr.errors import ConfigError
+from llmr.outbox import Outbox
 from llmr.upstreams.http import Origin
 
 
-def origin(name: str, config: UpstreamConfig) -> Origin:
+def origin(name: str, config: UpstreamConfig, outbox: Outbox) -> Origin:
     headers = [(b"user-agent", f"llmr/{__version__}".encode())]
     if config.api_key:
         try:
@@ -19,4 +20,4 @@ def origin(name: str, config: UpstreamConfig) -> Origin:
     assert config.base_url is not None
     if name == "openrouter":
         headers += [(b"http-referer", b"http://localhost/llmr"), (b"x-openrouter-title", b"llmr")]
-    return Origin(name, config.base_url, tuple(headers))
+    return Origin(name, config.base_url, tuple(headers), outbox=outbox)

@@ -79,7 +79,7 @@ def serve_one(
         return fresh
 
     gateway = Gateway(config, sandbox=sandbox)
-    gateway.observers.append(writer.request)
+    gateway.recorder.observers.append(writer.request)
     application = Application(gateway, figures=figures)
     application.wire.descriptors = descriptors()
     reloader = Reloader(application, load_again)
@@ -87,6 +87,7 @@ def serve_one(
     try:
         server.run(sockets=[listening])
     finally:
+        gateway.recorder.flush()
         writer.stop()
     return server.exit_code if server.started else FAILED
 

@@ -3,12 +3,13 @@
 Plain calls, no task and no future: the line tells what came, one timer tells what did not.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
+from msgspec import Struct
 
 from llmr.core import classify
 from llmr.core.catalogue import Model
@@ -22,10 +23,12 @@ from llmr.execution.delivery import Delivery
 from llmr.execution.failures import of_transport, whole_in
 from llmr.execution.streamed import Streamed
 from llmr.execution.types import Attempt, Call, Limits
+from llmr.execution.watch import Timer, Watch
 from llmr.upstreams.base import Line, Send, TransportError, Upstream
 from llmr.upstreams.reading import text
 
 log = logging.getLogger("llmr")
+_encode = msgspec.json.encode
 
 CHAT = "/chat/completions"
 ERROR_BODY_LIMIT = 256 * 1024
@@ -36,85 +39,55 @@ FIRST_LEAST_S, FIRST_MOST_S = 5.0, 30.0
 LONG_ANSWER_TOKENS = 4096
 SHARE = 0.6  # of the time left, while another target could still use the rest
 
-Done = Callable[[Failure | Exception | None], None]
+Done = Callable[["Trial", Failure | Exception | None], None]
+Then = Callable[[int, Failure | None], None]
 
 
-class Trial:
+class Trial(Struct, eq=False):
     """Sends one request to one target and reads its answer into the delivery.
 
-    `done` is told once: None where the answer is whole, why it is not, or a fault of our own.
+    `index` is the row of the decision's snapshot that is tried, `record` how it is shown. `splice`:
+    the answer goes on where another one broke off. `done` is told once: None where the answer is
+    whole, why it is not, or a fault of our own; `then` is what it goes on with.
     """
 
-    __slots__ = (
-        "_armed",
-        "_bad",
-        "_call",
-        "_delivery",
-        "_done",
-        "_first_until",
-        "_learner",
-        "_limits",
-        "_line",
-        "_loop",
-        "_more",
-        "_over",
-        "_paused",
-        "_pieces",
-        "_record",
-        "_size",
-        "_splice",
-        "_started",
-        "_streamed",
-        "_timer",
-        "index",
-        "model",
-    )
-
-    def __init__(
-        self,
-        call: Call,
-        delivery: Delivery,
-        index: int,
-        limits: Limits,
-        learner: Learner,
-        record: Attempt,
-        splice: Splice | None,
-        done: Done,
-    ) -> None:
-        """`index` is the row of the decision's snapshot that is tried."""
-        self._call = call
-        self._delivery = delivery
-        self.index = index
-        self.model: Model = call.decision.snapshot.models[index]
-        self._limits = limits
-        self._learner = learner
-        self._record = record
-        self._splice = splice
-        self._done = done
-        self._loop = delivery.loop
-        self._started = self._loop.time()
-        self._first_until: float | None = None  # worked out when it may matter
-        self._more = False
-        self._paused = False
-        self._line: Line | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._streamed: Streamed | None = None
-        self._bad: tuple[int, Mapping[bytes, bytes]] | None = None  # the head of a refusal
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._over = False
+    _call: Call
+    _delivery: Delivery
+    index: int
+    model: Model
+    _limits: Limits
+    _learner: Learner
+    _watch: Watch
+    record: Attempt
+    splice: Splice | None
+    _done: Done
+    then: Then
+    _started: float  # on the loop's clock
+    _first_until: float | None = None  # worked out when it may matter
+    _more: bool = False
+    _paused: bool = False
+    _line: Line | None = None
+    _timer: Timer | None = None
+    _armed: float = 0.0
+    _streamed: Streamed | None = None
+    _bad: tuple[int, Mapping[bytes, bytes]] | None = None  # the head of a refusal
+    _pieces: list[bytes] | None = None
+    _size: int = 0
+    _over: bool = False
 
     def start(self, upstream: Upstream, pieces: tuple[bytes, ...], more: bool) -> None:
         """Send. `more`: another target is left."""
         self._more = more
-        name = msgspec.json.encode(self._call.decision.name_of(self.index))
-        body = name.join(pieces) if len(pieces) > 1 else pieces[0]
+        call, limits, started = self._call, self._limits, self._started
+        name = call.decision.name_of(self.index)
+        body = _encode(name).join(pieces) if len(pieces) > 1 else pieces[0]
+        left = call.deadline - started
         self._line = upstream.start(
-            Send("POST", CHAT, body, self._call.headers),
-            self,
-            min(self._limits.connect_s, self._call.deadline - self._started),
+            Send("POST", CHAT, body, call.headers), self, min(limits.connect_s, left)
         )
-        self._arm(self._earliest())
+        # No limit is nearer than this: what it is need not be known before.
+        first = limits.first_event_of(self.model.id)
+        self._wait(min(FIRST_LEAST_S if first is None else first, SHARE * left))
 
     def close(self) -> None:
         """Give it up; nobody is told."""
@@ -132,16 +105,10 @@ class Trial:
         if self._line is not None:
             self._line.resume()
         if self._streamed is not None:
-            self._streamed.alive = self._loop.time()
+            self._streamed.alive = self._delivery.loop.time()
         self._hasten(self._until())
 
     # --- limits ---
-
-    def _earliest(self) -> float:
-        """No limit is nearer than this: what it is need not be known before."""
-        first = self._limits.first_event_of(self.model.id)
-        wait = FIRST_LEAST_S if first is None else first
-        return self._started + min(wait, SHARE * (self._call.deadline - self._started))
 
     def _until_first(self) -> float:
         """Until when the first content must have come; only while another target is left to try."""
@@ -175,8 +142,9 @@ class Trial:
             return self._first_until
         return self._streamed.until(self._first_until, self._call.deadline)
 
-    def _tick(self) -> None:
-        until, now = self._until(), self._loop.time()
+    def tick(self) -> None:
+        """Time has passed: is it too late?"""
+        until, now = self._until(), self._delivery.loop.time()
         if until > now:
             self._arm(until)
         elif self._bad is not None:
@@ -196,11 +164,16 @@ class Trial:
     def _timeout_text(self) -> str:
         if self._delivery.outcome.committed:
             return f"nothing came for {self._limits.idle_s:g} s in the middle of the answer"
-        return f"no answer began within {self._loop.time() - self._started:.1f} s"
+        return f"no answer began within {self._delivery.loop.time() - self._started:.1f} s"
+
+    def _wait(self, seconds: float) -> None:
+        """Look at the limits again so long after the start; an answer that came is over then."""
+        self._armed = self._started + seconds
+        self._timer = self._watch.after(seconds, self._started, self.tick)
 
     def _arm(self, until: float) -> None:
         self._armed = until
-        self._timer = self._loop.call_at(until, self._tick)
+        self._timer = self._delivery.loop.call_at(until, self.tick)
 
     def _hasten(self, until: float) -> None:
         """A limit may have come nearer than the timer."""
@@ -210,21 +183,30 @@ class Trial:
 
     # --- Receiver ---
 
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        if status == 200 and len(body) <= ANSWER_LIMIT and not _is_stream(headers):
+            self.record.status = status
+            self._guarded(self._whole, body)
+            return
+        for step in (partial(self.head, status, headers), partial(self.data, body), self.ended):
+            if not self._over:
+                step()
+
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._record.status = status
+        self.record.status = status
         if status < 200 or status >= 300:
             if status < 400:
                 words = f"the upstream answered with a redirect ({status}), which is not followed"
                 self._finish(Failure(classify.INVALID, words, status=status))
                 return
             self._bad = status, headers
-            self._first_until = min(self._loop.time() + ERROR_BODY_S, self._call.deadline)
+            self._first_until = min(self._delivery.loop.time() + ERROR_BODY_S, self._call.deadline)
             self._hasten(self._first_until)
-        elif headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
+        elif _is_stream(headers):
             self._streamed = Streamed(
-                self._call, self._delivery, self.model, self._limits, self._splice, self._started
+                self._call, self._delivery, self.model, self._limits, self.splice, self._started
             )
-            self._streamed.alive = now = self._loop.time()
+            self._streamed.alive = now = self._delivery.loop.time()
             self._hasten(now + self._limits.idle_s)
 
     def data(self, data: bytes) -> None:
@@ -232,6 +214,8 @@ class Trial:
         if self._size > (ERROR_BODY_LIMIT if self._bad is not None else ANSWER_LIMIT):
             self._finish(Failure(classify.INVALID, "the upstream's answer is too large"))
         elif self._streamed is None:
+            if self._pieces is None:
+                self._pieces = []
             self._pieces.append(data)
         else:
             self._guarded(self._stream, data)
@@ -240,7 +224,7 @@ class Trial:
         if self._streamed is not None:
             self._guarded(self._stream_ended)
             return
-        pieces = self._pieces
+        pieces = self._pieces or ()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._bad is not None:
             self._refused(body)
@@ -284,9 +268,9 @@ class Trial:
     def _whole(self, body: bytes) -> None:
         answer = whole_in(body)
         outcome, delivery = self._delivery.outcome, self._delivery
-        if self._splice is not None:
+        if self.splice is not None:
             self._streamed = Streamed(
-                self._call, delivery, self.model, self._limits, self._splice, self._started
+                self._call, delivery, self.model, self._limits, self.splice, self._started
             )
             for line in events(msgspec.json.decode(body), include_usage=True):
                 self._streamed.take([Event(line, line[6:-2])])
@@ -306,7 +290,7 @@ class Trial:
         streamed = self._streamed
         assert streamed is not None
         before = streamed.finished
-        streamed.read(data, self._loop.time())
+        streamed.read(data, self._delivery.loop.time())
         if streamed.done:
             self._stream_ended()
         elif streamed.finished and not before:
@@ -315,7 +299,7 @@ class Trial:
     def _stream_ended(self) -> None:
         streamed = self._streamed
         assert streamed is not None
-        now = self._loop.time()
+        now = self._delivery.loop.time()
         streamed.end(now)
         if streamed.answer_began is not None:
             first, rate = streamed.observed(now)
@@ -326,10 +310,11 @@ class Trial:
 
     def _observe_whole(self) -> None:
         """A whole answer tells how long its tokens took, the first token as expected."""
-        tokens = (self._delivery.outcome.usage or {}).get("completion_tokens")
+        usage = self._delivery.outcome.usage
+        tokens = usage.get("completion_tokens") if usage else None
         if isinstance(tokens, int) and tokens > 8:
             first = self._call.decision.telemetry.ttft_s[self.index]
-            took = self._loop.time() - self._started - first
+            took = self._delivery.loop.time() - self._started - first
             self._learner.observe(self.model, None, took / tokens if took > 0 else None)
 
     # --- the end ---
@@ -343,8 +328,8 @@ class Trial:
             self._line = None
         else:
             self._end()
-        self._record.duration_ms = round((self._loop.time() - self._started) * 1000, 1)
-        self._done(how)
+        self.record.duration_ms = round((self._delivery.loop.time() - self._started) * 1000, 1)
+        self._done(self, how)
 
     def _end(self) -> None:
         self._over = True
@@ -357,3 +342,7 @@ class Trial:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _is_stream(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from llmr.core.catalogue import Model
 from llmr.core.chunks import ChunkStream
@@ -13,43 +14,28 @@ from llmr.core.splice import KEPT_BYTES
 from llmr.execution.types import Call, Outcome, Sink
 
 
-class Delivery:
+class Delivery(Struct, eq=False):
     """Hands bytes to the sink, and remembers what a continuation would need."""
 
-    __slots__ = (
-        "_call",
-        "_sink",
-        "_stream",
-        "assembler",
-        "begun",
-        "identity",
-        "loop",
-        "outcome",
-        "wanted",
-    )
-
-    def __init__(
-        self, call: Call, sink: Sink | None, outcome: Outcome, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._call = call
-        self._sink = sink
-        self.loop = loop
-        self.begun = loop.time()
-        self._stream: ChunkStream | None = None
-        self.wanted = call.stream and sink is not None
-        self.outcome = outcome
-        self.assembler: Assembler | None = None
-        self.identity: dict[str, Any] = {}
-        self.restart()
+    _call: Call
+    _sink: Sink | None
+    outcome: Outcome
+    loop: asyncio.AbstractEventLoop
+    begun: float  # on the loop's clock
+    wanted: bool  # the caller takes a stream
+    _stream: ChunkStream | None = None
+    assembler: Assembler | None = None
+    identity: dict[str, Any] = {}
 
     def restart(self) -> None:
         """Before an attempt from nothing: what an earlier one assembled does not count."""
-        if self._call.keep or not self.wanted:
-            self.assembler = Assembler()
+        self.assembler = None
 
     def send(self, data: bytes, model: Model, stream: ChunkStream) -> None:
         """Give the caller bytes of an answer of `model`; the first ones are the commit point."""
-        if self.assembler is not None:
+        if self._call.keep or not self.wanted:
+            if self.assembler is None:
+                self.assembler = Assembler()
             self.assembler.add(data)
         if not self.wanted or self._sink is None:
             return

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
+from msgspec import Struct
 
 from llmr.core import capability, classify
 from llmr.core.catalogue import Model
@@ -19,10 +20,11 @@ from llmr.core.learner import Learner
 from llmr.core.request import REMOVED
 from llmr.core.splice import Splice
 from llmr.errors import ApiError, error_event, internal
-from llmr.execution.attempt import Trial
+from llmr.execution.attempt import Then, Trial
 from llmr.execution.delivery import Delivery
 from llmr.execution.failures import come_back, final
 from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
+from llmr.execution.watch import Watch
 from llmr.upstreams.base import Upstream
 
 WAITED_FOR = (classify.RATE_LIMITED, classify.OVERLOADED)
@@ -52,6 +54,8 @@ class Executor:
         self.learner = learner
         self.limits = limits
         self.clock = clock
+        self.watch = Watch()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._secrets = [secret for secret in secrets if secret]
 
     def start(self, call: Call, sink: Sink | None, outcome: Outcome, done: Done) -> "Run":
@@ -61,7 +65,24 @@ class Executor:
         `sink`; where it breaks off after the commit point, the error event goes there as well.
         `done` may be told before this returns.
         """
-        run = Run(self, call, sink, outcome, done)
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self._loop = asyncio.get_running_loop()
+        delivery = Delivery(
+            call, sink, outcome, loop, loop.time(), call.stream and sink is not None
+        )
+        decision = call.decision
+        run = Run(
+            self,
+            call,
+            outcome,
+            done,
+            delivery,
+            self.learner,
+            self.limits,
+            decision.snapshot.models,
+            list(decision.chain),
+        )
         self.learner.budget.request(self.clock())
         run.advance()
         return run
@@ -85,49 +106,25 @@ class Executor:
             failure.param = None if failure.param and secret in failure.param else failure.param
 
 
-class Run:
+class Run(Struct, eq=False):
     """One call on its way through the targets: a step after each attempt, and nothing between."""
 
-    __slots__ = (
-        "_call",
-        "_chain",
-        "_delivery",
-        "_done",
-        "_executor",
-        "_failures",
-        "_later",
-        "_learner",
-        "_limits",
-        "_loop",
-        "_models",
-        "_over",
-        "_paused",
-        "_retried",
-        "_splices",
-        "_trial",
-        "outcome",
-    )
-
-    def __init__(
-        self, executor: Executor, call: Call, sink: Sink | None, outcome: Outcome, done: Done
-    ) -> None:
-        self._executor = executor
-        self._learner = executor.learner
-        self._limits = executor.limits
-        self._call = call
-        self.outcome = outcome
-        self._done = done
-        self._loop = asyncio.get_running_loop()
-        self._delivery = Delivery(call, sink, outcome, self._loop)
-        self._models = call.decision.snapshot.models
-        self._chain = list(call.decision.chain)
-        self._failures: list[tuple[Model, Failure]] = []
-        self._retried: set[int] = set()
-        self._trial: Trial | None = None
-        self._later: asyncio.TimerHandle | None = None
-        self._splices: Iterator[tuple[int, bool]] = iter(())
-        self._over = False
-        self._paused = False
+    _executor: Executor
+    _call: Call
+    outcome: Outcome
+    _done: Done
+    _delivery: Delivery
+    _learner: Learner
+    _limits: Limits
+    _models: Sequence[Model]
+    _chain: list[int]
+    _failures: list[tuple[Model, Failure]] = []
+    _retried: set[int] = set()
+    _trial: Trial | None = None
+    _later: asyncio.TimerHandle | None = None
+    _splices: Iterator[tuple[int, bool]] = iter(())
+    _over: bool = False
+    _paused: bool = False
 
     # --- for the caller ---
 
@@ -180,7 +177,7 @@ class Run:
                 self._leave(self._models[index].upstream)
             wait = self._before_again(index, failure)
             if wait:
-                self._later = self._loop.call_later(wait, self.advance)
+                self._later = self._delivery.loop.call_later(wait, self.advance)
             else:
                 self.advance()
 
@@ -220,7 +217,7 @@ class Run:
 
     def _too_late(self) -> bool:
         """No attempt begins that cannot finish; the first one always may try."""
-        left = self._call.deadline - self._loop.time()
+        left = self._call.deadline - self._delivery.loop.time()
         return left <= 0 or (bool(self.outcome.attempts) and left < 0.02)
 
     def _admitted(self, index: int) -> bool:
@@ -258,7 +255,7 @@ class Run:
         0 where the next target, whichever it is, is tried at once.
         """
         wait = self._wait_before_again(index, failure)
-        if wait is None or self._loop.time() + wait >= self._call.deadline:
+        if wait is None or self._delivery.loop.time() + wait >= self._call.deadline:
             return 0.0
         if not self._learner.budget.spend(self._executor.clock()):
             return 0.0
@@ -292,58 +289,73 @@ class Run:
         self,
         index: int,
         more: bool,
-        then: Callable[[int, Failure | None], None],
+        then: Then,
         pieces: tuple[bytes, ...] | None = None,
         splice: Splice | None = None,
     ) -> None:
-        model, delivery = self._models[index], self._delivery
-        started_ms = round((self._loop.time() - delivery.begun) * 1000, 1)
-        record = Attempt(model.id, model.upstream, started_ms)
+        executor, call, delivery = self._executor, self._call, self._delivery
+        model = self._models[index]
+        now = delivery.loop.time()
+        record = Attempt(model.id, model.upstream, round((now - delivery.begun) * 1000, 1))
         self.outcome.attempts.append(record)
         if model.free:
-            clock = self._executor.clock()
-            self.outcome.cooled |= self._learner.sent_free(model.upstream, clock)
+            self.outcome.cooled |= self._learner.sent_free(model.upstream, executor.clock())
         if splice is None:
             delivery.restart()
         if pieces is not None:
             record.added = "assistant prefill"
-        elif self._call.asking is not None and model.upstream != "openrouter":
-            pieces, record.added = self._call.asking, "stream_options.include_usage"
+        elif call.asking is not None and model.upstream != "openrouter":
+            pieces, record.added = call.asking, "stream_options.include_usage"
         else:
-            pieces = self._call.pieces
-
-        def done(how: Failure | Exception | None) -> None:
-            self._trial = None
-            if how is None:
-                record.outcome = "ok"
-                self._learner.well(model, self._executor.clock())
-                then(index, None)
-            elif isinstance(how, Failure):
-                how.__traceback__ = None  # it leads back here, and nobody looks at it
-                self._executor.scrub(how)
-                record.outcome = how.kind.name
-                record.message = how.message
-                record.status = how.status or record.status
-                self._note(index, how)
-                if splice is None:
-                    self._failures.append((model, how))
-                then(index, how)
-            else:
-                record.outcome = "internal_error"
-                self._learner.let_go(model)
-                self._end(internal())
-
-        trial = Trial(
-            self._call, delivery, index, self._limits, self._learner, record, splice, done
+            pieces = call.pieces
+        trial = self._trial = Trial(
+            call,
+            delivery,
+            index,
+            model,
+            self._limits,
+            self._learner,
+            executor.watch,
+            record,
+            splice,
+            self._tried,
+            then,
+            now,
         )
-        self._trial = trial
-        trial.start(self._executor.upstreams[model.upstream], pieces, more)
+        trial.start(executor.upstreams[model.upstream], pieces, more)
         if self._paused:
             trial.pause()
 
+    def _tried(self, trial: Trial, how: Failure | Exception | None) -> None:
+        """The attempt is over."""
+        self._trial = None
+        record, index = trial.record, trial.index
+        if how is None:
+            record.outcome = "ok"
+            self._learner.well(trial.model, self._executor.clock())
+            trial.then(index, None)
+        elif isinstance(how, Failure):
+            how.__traceback__ = None  # it leads back here, and nobody looks at it
+            self._executor.scrub(how)
+            record.outcome = how.kind.name
+            record.message = how.message
+            record.status = how.status or record.status
+            self._note(index, how)
+            if trial.splice is None:
+                self._failures.append((trial.model, how))
+            trial.then(index, how)
+        else:
+            record.outcome = "internal_error"
+            self._learner.let_go(trial.model)
+            self._end(internal())
+
     def _note(self, index: int, failure: Failure) -> None:
         """Let the health of the target, or of its account, know of a fault of its own."""
-        kind, hint, model = failure.kind, failure.retry_after_s, self._models[index]
+        kind, hint, model = (
+            failure.kind,
+            failure.retry_after_s,
+            self._models[index],
+        )
         if kind is classify.MISSING:
             hint = HINT_LONGEST_S
         first = _quick(failure) and index not in self._retried

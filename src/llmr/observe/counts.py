@@ -121,8 +121,8 @@ class Counts:
                     self._count(UNPRICED, ())
             else:
                 cell.usd += float(record.cost_usd)
-        for _, upstream, outcome in record.attempts:
-            self._count(ATTEMPTS, (upstream, outcome))
+        for attempt in record.attempts:
+            self._count(ATTEMPTS, (attempt.upstream, attempt.outcome))
         if record.error is not None:
             self._count(ERRORS, (record.error,))
         if record.degraded or record.ignored:

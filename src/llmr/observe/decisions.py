@@ -1,78 +1,68 @@
 """The last decisions with their inputs, so that each can be worked out again when asked for."""
 
-import itertools
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from llmr.core.decide import Decision
 from llmr.core.explain import explain
-from llmr.core.telemetry import Telemetry
 from llmr.errors import ApiError
+from llmr.observe.record import Record
 
 KEPT = 1000
 
+Told = Callable[[Record, Sequence[Any]], dict[str, Any]]
+
 
 class Kept(Struct):
-    """A decision, whose it is, and how to tell what came of it."""
+    """A decision, whose it is, and what came of it: its record, and every attempt."""
 
+    number: int
     decision: Decision
     tenant: bytes
-    outcome: Callable[[], dict[str, Any]] | None = None
+    record: Record | None = None
+    attempts: Sequence[Any] = ()
 
 
 class Decisions:
     """The newest decisions by id. An id tells whether it was ever given out by this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Told) -> None:
+        """`told` says what came of a decision, from its record and its attempts."""
+        self._told = told
         self._boot = secrets.token_hex(4)
-        self._counter = itertools.count(1)
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: list[Kept | None] = [None] * KEPT
         self._last = 0
-        self._bare: Telemetry | None = None
-        self._of: Telemetry | None = None
 
     def add(self, decision: Decision, tenant: bytes) -> str:
         """Keep a decision and give it its id."""
-        self._last = next(self._counter)
-        decision_id = f"dec-{self._boot}-{self._last:x}"
-        self._kept[decision_id] = Kept(self._without_memory(decision), tenant)
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return decision_id
+        number = self._last = self._last + 1
+        self._kept[number % KEPT] = Kept(number, decision, tenant)
+        return f"dec-{self._boot}-{number:x}"
 
-    def _without_memory(self, decision: Decision) -> Decision:
-        """The decision without the rankings and columns kept beside its telemetry: large ones."""
-        telemetry = decision.telemetry
-        if self._bare is None or telemetry is not self._of:
-            self._of, self._bare = telemetry, replace(telemetry, memo={}, columns={})
-        return Decision(
-            decision.chain,
-            decision.first,
-            decision.ranking,
-            decision.request,
-            decision.snapshot,
-            self._bare,
-            decision.policy,
-            decision.now,
-        )
-
-    def close(self, decision_id: str, outcome: Callable[[], dict[str, Any]]) -> None:
-        """Add how to tell what came of a decision."""
-        kept = self._kept.get(decision_id)
+    def close(self, decision_id: str, record: Record, attempts: Sequence[Any]) -> None:
+        """Add what came of a decision."""
+        kept = self._find(decision_id)
         if kept is not None:
-            kept.outcome = outcome
+            kept.record, kept.attempts = record, attempts
+
+    def _find(self, decision_id: str) -> Kept | None:
+        prefix, _, digits = decision_id.rpartition("-")
+        try:
+            number = int(digits, 16) if prefix == f"dec-{self._boot}" else 0
+        except ValueError:
+            return None
+        kept = self._kept[number % KEPT]
+        return kept if kept is not None and kept.number == number else None
 
     def explain(self, decision_id: str, tenant: bytes) -> dict[str, Any]:
         """The whole account of a decision; raises a 404 where it is not there, or not yours."""
-        kept = self._kept.get(decision_id)
+        kept = self._find(decision_id)
         if kept is None or kept.tenant != tenant:
             raise self._absent(decision_id, known=kept is not None)
-        outcome = kept.outcome() if kept.outcome is not None else None
+        outcome = self._told(kept.record, kept.attempts) if kept.record is not None else None
         return {"id": decision_id, **explain(kept.decision), "outcome": outcome}
 
     def _absent(self, decision_id: str, known: bool) -> ApiError:

@@ -149,7 +149,7 @@ def _line(r: Record) -> str:
         f" router={r.router_s * 1000:.2f}ms tokens={r.prompt_tokens}+{r.completion_tokens}"
         f" cost={cost}"
     )
-    failed = ",".join([f"{model}:{outcome}" for model, _, outcome in r.attempts if outcome != "ok"])
+    failed = ",".join([f"{a.model}:{a.outcome}" for a in r.attempts if a.outcome != "ok"])
     if failed:
         text += f" failed={failed.encode('unicode_escape').decode()}"
     return text if r.error is None else f"{text} error={r.error}"

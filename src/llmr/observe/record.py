@@ -1,8 +1,18 @@
 """What is known of one request once it is over: the one thing every kind of measurement reads."""
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Protocol
 
 from msgspec import Struct
+
+
+class Sent(Protocol):
+    """One send to one target."""
+
+    model: str
+    upstream: str
+    outcome: str
 
 
 class Record(Struct):
@@ -22,7 +32,7 @@ class Record(Struct):
     total_s: float
     ttft_s: float | None
     router_s: float
-    attempts: list[tuple[str, str, str]]
+    attempts: Sequence[Sent]
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: Decimal | None = None

@@ -6,6 +6,7 @@ others' to its own. A worker that ended leaves what it had counted, so that noth
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from llmr.observe.counts import Counts
@@ -16,14 +17,21 @@ log = logging.getLogger("llmr")
 class Together:
     """This worker's place among the others. `folder` None: there are no others."""
 
-    def __init__(self, counts: Counts, folder: str | None) -> None:
+    def __init__(
+        self, counts: Counts, folder: str | None, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        """`settle` brings what happened so far into the counts."""
         self._counts = counts
+        self._settle = settle
         self._folder = Path(folder) if folder is not None else None
         self._own = f"{os.getpid()}.json"
 
     def dump(self) -> bytes | None:
         """This worker's counts, to be written; None where nobody would read them."""
-        return self._counts.dump() if self._folder is not None else None
+        if self._folder is None:
+            return None
+        self._settle()
+        return self._counts.dump()
 
     def write(self, dumped: bytes) -> None:
         """Leave them for the others. May block, so not on the loop."""
@@ -34,6 +42,7 @@ class Together:
 
     def counts(self) -> Counts:
         """The counts of all workers, the others' as they last left them."""
+        self._settle()
         if self._folder is None:
             return self._counts
         every = Counts()

@@ -48,8 +48,8 @@ class Application:
         self.wire = Wire(write_s=gateway.config.limits.idle_s)
         self.serving = Serving(gateway)
         counts = Counts()
-        gateway.observers.append(counts.add)
-        self.together = Together(counts, figures)
+        gateway.recorder.observers.append(counts.add)
+        self.together = Together(counts, figures, gateway.recorder.flush)
         self.pulse = Pulse(self.together)
         self.loaded_at = time.time()
         self.config_error: str | None = None

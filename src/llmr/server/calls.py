@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Protocol
 
 from llmr.errors import ApiError
+from llmr.outbox import Outbox
 
 MOST = 4096
 
@@ -21,6 +22,7 @@ class Calls:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._running: set[Running] = set()
+        self.outbox = Outbox()
         self.draining = False
         self.refused: Counter[str] = Counter()
 
@@ -41,15 +43,18 @@ class Calls:
 
     def begun(self, call: Running) -> None:
         self._running.add(call)
+        self.outbox.active += 1
 
     def over(self, call: Running) -> None:
         self._running.discard(call)
+        self.outbox.active -= 1
 
     def end(self) -> int:
         """End every request now; how many there were."""
         running = list(self._running)
         for call in running:
             call.stop(_ending("The router shut down before the answer was whole."))
+        self.outbox.flush()
         return len(running)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import time
 from typing import Any, ClassVar, Protocol
 
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmr.errors import ApiError
@@ -35,7 +36,6 @@ class Application(Protocol):
 class Connection(Protocol):
     """The connection a request came on."""
 
-    transport: Any
     crowded: bool
     known: "Known | None"
 
@@ -48,6 +48,12 @@ class Connection(Protocol):
 
     def date(self) -> bytes:
         """The header lines that every answer has."""
+
+    def send(self, data: bytes) -> None:
+        """Write, in the order of the calls."""
+
+    def finish(self) -> None:
+        """Close it behind what was written."""
 
     def on_response_complete(self) -> None:
         """An answer is written whole."""
@@ -69,58 +75,42 @@ class Known:
         self.wishes = wishes(headers)
 
 
-class Cycle:
-    """One hot request. Implements `Responder`, and what uvicorn asks of a cycle."""
+class Cycle(Struct, eq=False):
+    """One hot request. Implements `Responder`, and what uvicorn asks of a cycle.
 
-    __slots__ = (
-        "_call",
-        "_connection",
-        "_error",
-        "_length",
-        "_path",
-        "_pieces",
-        "_raw",
-        "_received",
-        "_size",
-        "_slow",
-        "_surface",
-        "_turn",
-        "_whole",
-        "disconnected",
-        "keep_alive",
-        "response_complete",
-        "started",
-    )
+    `_length` is what the head says of the body, 0 where it says nothing.
+    """
 
     message_event: ClassVar[asyncio.Event] = asyncio.Event()  # uvicorn sets it; nobody waits
 
-    def __init__(
-        self,
-        connection: Connection,
-        path: str,
-        surface: str,
-        raw: RawHeaders,
-        length: int,
-        keep_alive: bool,
-    ) -> None:
-        """`length` is what the head says of the body, 0 where it says nothing."""
-        self._connection = connection
-        self._path = path
-        self._surface = surface
-        self._raw = raw
-        self._length = length
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._received = 0.0
-        self._call: HotCall | None = None
-        self._turn = False
-        self._whole = False
-        self._slow = False  # the body did not come with the head
-        self._error: ApiError | None = None  # what it is refused for
-        self.keep_alive = keep_alive
-        self.started = False
-        self.response_complete = False
-        self.disconnected = False
+    _connection: Connection
+    _path: str
+    _surface: str
+    _raw: RawHeaders
+    _length: int
+    keep_alive: bool
+    _pieces: list[bytes] = []
+    _size: int = 0
+    _received: float = 0.0
+    _call: HotCall | None = None
+    _turn: bool = False
+    _whole: bool = False
+    _slow: bool = False  # the body did not come with the head
+    _error: ApiError | None = None  # what it is refused for
+    started: bool = False
+    response_complete: bool = False
+    disconnected: bool = False
+
+    def at_once(self, body: bytes) -> None:
+        """Head and body are here, and its turn has come."""
+        self._received = time.monotonic()
+        self._judge()
+        if self._error is None and len(body) > self._connection.application.serving.body_limit:
+            self._error = too_large(self._connection.application.serving.body_limit)
+        if self._error is not None:
+            self._refuse(self._error)
+        else:
+            self._answer(body)
 
     async def run_asgi(self, app: Any) -> None:
         """Its turn has come, behind other requests of the connection."""
@@ -156,7 +146,8 @@ class Cycle:
         if self._error is not None:
             self._refuse(self._error)
         elif self._whole:
-            self._answer()
+            pieces, self._pieces = self._pieces, []
+            self._answer(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def _judge(self) -> None:
         connection = self._connection
@@ -183,14 +174,13 @@ class Cycle:
         if self._call is not None:
             self._call.resume()
 
-    def _answer(self) -> None:
-        known, pieces = self._connection.known, self._pieces
+    def _answer(self, body: bytes) -> None:
+        known = self._connection.known
         assert known is not None
-        self._pieces = []
-        name = request_id(known.name)
         calls = self._connection.application.calls
-        call = self._call = HotCall(calls, known.serving, self._surface, name, self)
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        call = self._call = HotCall(
+            calls, known.serving, self._surface, request_id(known.name), self
+        )
         call.answer(body, known.wishes, known.tenant, self._received)
 
     def _refuse(self, error: ApiError) -> None:
@@ -210,30 +200,26 @@ class Cycle:
             connection = self._connection
             head = b"%b%b%b\r\n" % (STATUS_LINE[status], connection.date(), fields)
             if len(body) <= JOIN_LIMIT:
-                connection.transport.write(head + body)
+                connection.send(head + body)
             else:
-                connection.transport.writelines((head, body))
+                connection.send(head)
+                connection.send(body)
         self._complete()
 
     def start(self, fields: bytes) -> None:
         self.started = True
-        connection = self._connection
-        last = (
-            b"transfer-encoding: chunked\r\n"
-            if self.keep_alive
-            else b"%btransfer-encoding: chunked\r\n" % CLOSE
-        )
+        last = CHUNKED if self.keep_alive else CLOSE + CHUNKED
         if not self.disconnected:
-            head = (STATUS_LINE[200], connection.date(), fields, last)
-            connection.transport.write(b"%b%b%b%b\r\n" % head)
+            date = self._connection.date()
+            self._connection.send(b"%b%b%b%b\r\n" % (STATUS_LINE[200], date, fields, last))
 
     def write(self, data: bytes) -> None:
         if data and not self.disconnected:
-            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
         if not self.disconnected:
-            self._connection.transport.write(b"0\r\n\r\n")
+            self._connection.send(b"0\r\n\r\n")
         self._complete()
 
     def _complete(self) -> None:
@@ -242,7 +228,7 @@ class Cycle:
         if not self.disconnected:
             # While its body is on the way the connection stays, or the answer would be lost.
             if not self.keep_alive and not self._connection.unread:
-                self._connection.transport.close()
+                self._connection.finish()
             self._connection.on_response_complete()
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Struct
 
 from llmr.answering import Answering
 from llmr.errors import ApiError, error_event
@@ -25,7 +26,8 @@ SSE = (
     b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 )
 _ID = re.compile(r"[\w.:-]{1,128}\Z", re.ASCII)
-_UNSAFE = re.compile(rb"[^\x20-\x7e]")
+_UNSAFE = re.compile(r"[^\x20-\x7e]")
+SHARED = frozenset(("hit", "joined"))  # answers that others paid for
 _boot = secrets.token_hex(5)
 _count = itertools.count(1)
 _encode = msgspec.json.encode
@@ -38,34 +40,21 @@ def request_id(given: str | None) -> str:
     return f"req-{_boot}-{next(_count):x}"
 
 
-class HotCall:
-    """One request of a hot route, and the sink of its answer, with the headers of CONTRACT §4.2."""
+class HotCall(Struct, eq=False):
+    """One request of a hot route, and the sink of its answer, with the headers that say how.
 
-    __slots__ = (
-        "_answering",
-        "_calls",
-        "_name",
-        "_over",
-        "_responder",
-        "_serving",
-        "_streams",
-        "_surface",
-        "_wall",
-    )
+    `name` is the request's id.
+    """
 
-    def __init__(
-        self, calls: Calls, serving: Serving, surface: str, name: str, responder: Responder
-    ) -> None:
-        """`name` is the request's id."""
-        self._calls = calls
-        self._serving = serving
-        self._surface = surface
-        self._name = name
-        self._responder = responder
-        self._answering: Answering | None = None
-        self._wall = 0.0
-        self._streams = False
-        self._over = False
+    _calls: Calls
+    _serving: Serving
+    _surface: str
+    _name: str
+    _responder: Responder
+    _answering: Answering | None = None
+    _wall: float = 0.0
+    _streams: bool = False
+    _over: bool = False
 
     def answer(
         self, body: bytes, headers: Mapping[str, str], tenant: bytes, received: float
@@ -76,8 +65,8 @@ class HotCall:
         ticket = Ticket(self._surface, tenant, received)
         if self._surface == "route":
             self._wall = time.time()
-        self._answering = Answering(gateway, ticket, self)
-        self._answering.start(body, headers)
+        answering = self._answering = Answering(gateway, ticket, self, self._responder.write)
+        answering.start(body, headers)
 
     # --- for the surface ---
 
@@ -178,39 +167,38 @@ def error_answer(error: ApiError, name: str, ticket: Ticket | None = None) -> tu
 
 def described(ticket: Ticket, name: str) -> bytes:
     """The header lines that say what the router did."""
-    own = ticket.outcome is not None and ticket.cache not in ("hit", "joined")
-    attempts = len(ticket.outcome.attempts) if own and ticket.outcome is not None else 0
-    lines = f"x-request-id: {name}\r\nx-llmr-cache: {ticket.cache}\r\n"
-    if ticket.decision_id is not None:
-        lines += f"x-llmr-decision-id: {ticket.decision_id}\r\n"
-    lines += f"x-llmr-attempts: {attempts}\r\n"
-    if ticket.cost_usd is not None:
-        lines += f"x-llmr-cost-usd: {ticket.cost_usd:f}\r\n"
-    if ticket.cache_age_s is not None:
-        lines += f"age: {int(ticket.cache_age_s)}\r\n"
-    out = lines.encode()
-    if ticket.model is not None:
-        out += b"x-llmr-model: %b\r\n" % _value(ticket.model.id)
-    return out + b"server-timing: %b\r\n" % timing(ticket)
+    outcome, cache, number = ticket.outcome, ticket.cache, ticket.decision_id
+    own = outcome is not None and cache not in SHARED
+    attempts = len(outcome.attempts) if own and outcome is not None else 0
+    decision = f"x-llmr-decision-id: {number}\r\n" if number is not None else ""
+    cost, age, model = ticket.cost_usd, ticket.cache_age_s, ticket.model
+    price = f"x-llmr-cost-usd: {cost:f}\r\n" if cost is not None else ""
+    since = f"age: {int(age)}\r\n" if age is not None else ""
+    answered = f"x-llmr-model: {_value(model.id)}\r\n" if model is not None else ""
+    return (
+        f"x-request-id: {name}\r\nx-llmr-cache: {cache}\r\n{decision}"
+        f"x-llmr-attempts: {attempts}\r\n{price}{since}{answered}"
+        f"server-timing: {timing(ticket)}\r\n"
+    ).encode("ascii")
 
 
-def _value(text: str) -> bytes:
+def _value(text: str) -> str:
     """A text as the value of a header field: nothing in it can end the line."""
-    return _UNSAFE.sub(b"?", text.encode())
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub("?", text.encode().decode("latin-1"))
 
 
-def timing(ticket: Ticket) -> bytes:
+def timing(ticket: Ticket) -> str:
     """`Server-Timing`: the router's phases in milliseconds; they add up to `total`."""
-    now = time.monotonic()
-    begun = ticket.received
+    now, begun = time.monotonic(), ticket.received
     decided = ticket.decided or now
-    sent = ticket.sent or now
-    if ticket.sent is None:
-        text = b"decide;dur=%.3f, prepare;dur=%.3f, total;dur=%.3f"
-        return text % ((decided - begun) * 1e3, (sent - decided) * 1e3, (now - begun) * 1e3)
-    return b"decide;dur=%.3f, prepare;dur=%.3f, upstream;dur=%.3f, total;dur=%.3f" % (
-        (decided - begun) * 1e3,
-        (sent - decided) * 1e3,
-        (now - sent) * 1e3,
-        (now - begun) * 1e3,
+    if (sent := ticket.sent) is None:
+        return (
+            f"decide;dur={(decided - begun) * 1e3:.3f}, prepare;dur={(now - decided) * 1e3:.3f}, "
+            f"total;dur={(now - begun) * 1e3:.3f}"
+        )
+    return (
+        f"decide;dur={(decided - begun) * 1e3:.3f}, prepare;dur={(sent - decided) * 1e3:.3f}, "
+        f"upstream;dur={(now - sent) * 1e3:.3f}, total;dur={(now - begun) * 1e3:.3f}"
     )

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from llmr.errors import ApiError
 from llmr.server.direct import Application, Cycle, Known
 from llmr.server.hot import HOT, error_answer, request_id
+from llmr.server.repeated import Repeated, repeated
 
 HEAD_BYTES: Final = 64 * 1024
 HEAD_FIELDS: Final = 200
@@ -66,6 +67,9 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.application = application
         self.known: Known | None = None
+        self._outbox = application.calls.outbox
+        self._again: Repeated | None = None  # the head of the hot request before
+        self._read = b""  # what is being parsed, up to the first head in it, if it begins with one
         self._resting: float | None = None  # since when it has waited for a request
         self._served: Any = None  # the cycle that is answered now, or was last; one of either kind
         self._wire = application.wire
@@ -115,6 +119,19 @@ class Protocol(HttpToolsProtocol):
         min(idle, key=lambda pair: pair[0])[1].close()
         return True
 
+    def send(self, data: bytes) -> None:
+        """Write, in the order of the calls."""
+        self._outbox.write(self.transport, data)
+
+    def finish(self) -> None:
+        """Close it behind what was written."""
+        self._outbox.flush()
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        self._outbox.flush()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear()
         self._resting = None
@@ -141,6 +158,7 @@ class Protocol(HttpToolsProtocol):
 
     def close(self) -> None:
         """Close a connection that rests."""
+        self._outbox.flush()
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # an answer nobody reads would hold the connection for ever
         elif not self.transport.is_closing():
@@ -179,10 +197,24 @@ class Protocol(HttpToolsProtocol):
     # --- reading ---
 
     def data_received(self, data: bytes) -> None:
+        again = self._again
+        if again is not None and self._part == IDLE and not self._lingering:
+            body = again.body(data)
+            if body is not None and not self._answering():
+                self._resting = None
+                cycle = Cycle(self, *again.surface, again.raw, len(body), again.keep)
+                self.cycle = self._served = cycle  # type: ignore[assignment]
+                cycle.at_once(body)
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._lingering:
             return
         self._chunk = len(data)
+        self._read = data if self._part == IDLE else b""
         super().data_received(data)
+        self._read = b""
         if self._lingering or self.transport.is_closing():
             return
         if type(self._served) is Cycle:
@@ -231,6 +263,7 @@ class Protocol(HttpToolsProtocol):
         self._part = BODY
         self._held = -self._chunk
         self._clear()
+        read, self._read = self._read, b""
         surface = HOT_URLS.get(self.url)
         if surface is None or not self._plain():
             self._as_asgi()
@@ -242,6 +275,7 @@ class Protocol(HttpToolsProtocol):
                 del self.headers[place]
                 break
         keep = self.parser.should_keep_alive()
+        self._again = repeated(read, surface, self.headers, keep)
         cycle = Cycle(self, *surface, self.headers, length, keep)
         waits = self._answering()
         self.cycle = cycle  # type: ignore[assignment]
@@ -369,6 +403,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Answer in the place of the application, and close."""
+        self._outbox.flush()
         self._clear()
         if self._answering():
             cycle = self._served

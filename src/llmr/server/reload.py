@@ -70,7 +70,7 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
     old, new = before.config, gateway.config
     gateway.started, gateway.draining = before.started, before.draining
     gateway.decisions, gateway.window = before.decisions, before.window
-    gateway.observers, gateway.hops = before.observers, before.hops
+    gateway.recorder, gateway.hops = before.recorder, before.hops
     if (old.cache, old.redis, old.routing, old.upstreams) == (
         *(new.cache, new.redis, new.routing, new.upstreams),
     ):

@@ -184,13 +184,11 @@ def _state(app: FastAPI, application: Any) -> None:
             str, Query(alias="format", description="`prometheus` for the text format")
         ] = "",
     ) -> Any:
-        import time
-
         text = "text/plain" in accept or "openmetrics" in accept
         if form == "prometheus" or (form != "json" and text):
             body, kind = application.exposition(accept)
             return Response(body, media_type=kind)
-        return _gateway(request).window.figures(time.monotonic())
+        return _gateway(request).figures()
 
     @app.get("/health", tags=["operations"], summary="What the last background probes found")
     async def health(request: Request) -> Any:

@@ -41,8 +41,12 @@ class Send(Struct, frozen=True):
 class Receiver(Protocol):
     """Who an answer is for. The loop calls it, never `start` itself.
 
-    `head` comes once, then `data`; `ended` or `failed` comes once and is the last.
+    `head` comes once, then `data`; `ended` or `failed` comes once and is the last. An answer that
+    came in one piece is told by `whole` instead.
     """
+
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """All of it: as `head`, `data` and `ended`."""
 
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         """The status, and the fields by their names in lower case."""

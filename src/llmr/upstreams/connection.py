@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from llmr.outbox import Outbox
 from llmr.upstreams.base import TransportError
 from llmr.upstreams.decode import CODINGS, Decoder
 from llmr.upstreams.exchange import Exchange
@@ -50,6 +51,7 @@ class Connection(asyncio.Protocol):
         "_heard",
         "_interim",
         "_keep",
+        "_outbox",
         "_owner",
         "_parser",
         "_pieces",
@@ -63,8 +65,9 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, outbox: Outbox) -> None:
         self._owner = owner
+        self._outbox = outbox
         self.transport: Any = None
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
@@ -95,8 +98,9 @@ class Connection(asyncio.Protocol):
         self._clear(bodiless)
         self.exchange = exchange
         if len(body) <= JOIN_LIMIT:
-            self.transport.write(head + body)
+            self._outbox.write(self.transport, head + body)
         else:
+            self._outbox.flush()
             self.transport.write(head)
             self._unsent = memoryview(body)
             self._send_on()
@@ -177,6 +181,12 @@ class Connection(asyncio.Protocol):
 
     def _hand_on(self, exchange: Exchange) -> None:
         """Tell the exchange what the parser found. Each word may make it give the answer up."""
+        if self._done and not exchange.begun and self._broken is None and self._decoder is None:
+            pieces, self._pieces = self._pieces, []
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._rest()
+            exchange.whole(self._status, self._fields, body)
+            return
         if self._begun and not exchange.begun:
             exchange.begin(self._status, self._fields)
         if self._pieces and self.exchange is exchange:
@@ -191,6 +201,10 @@ class Connection(asyncio.Protocol):
             self._settle(exchange)
 
     def _settle(self, exchange: Exchange) -> None:
+        self._rest()
+        exchange.finish()
+
+    def _rest(self) -> None:
         """The answer is complete, and the bytes that brought it are read."""
         self.exchange = None
         self.resume()
@@ -200,7 +214,6 @@ class Connection(asyncio.Protocol):
             self._owner.give_back(self)
         else:
             self.transport.abort()
-        exchange.finish()
 
     def _fail(self, exchange: Exchange, error: TransportError) -> None:
         self.exchange = None

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
+from msgspec import Struct
+
 from llmr.upstreams.base import Receiver, TransportError
 
 log = logging.getLogger("llmr.upstreams")
@@ -38,47 +40,22 @@ class Dialing(Protocol):
         """One that came free meanwhile, unless it must be fresh, or a new one."""
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """Implements `Line`. Belongs to its connection from `on` until it is `over`."""
 
-    __slots__ = (
-        "_again",
-        "_begun",
-        "_bodiless",
-        "_body",
-        "_connect_s",
-        "_dialing",
-        "_head",
-        "_leaving",
-        "_origin",
-        "_paused",
-        "_receiver",
-        "_wire",
-        "over",
-    )
-
-    def __init__(
-        self,
-        origin: Dialing,
-        head: bytes,
-        body: bytes,
-        bodiless: bool,
-        receiver: Receiver,
-        connect_s: float,
-    ) -> None:
-        self._origin = origin
-        self._head = head
-        self._body = body
-        self._bodiless = bodiless
-        self._receiver = receiver
-        self._connect_s = connect_s
-        self._wire: Wire | None = None
-        self._dialing: asyncio.Task[None] | None = None
-        self._leaving: asyncio.TimerHandle | None = None
-        self._begun = False
-        self._again = False
-        self._paused = False
-        self.over = False
+    _origin: Dialing
+    _head: bytes
+    _body: bytes
+    _bodiless: bool
+    _receiver: Receiver
+    _connect_s: float
+    _wire: Wire | None = None
+    _dialing: asyncio.Task[None] | None = None
+    _leaving: asyncio.TimerHandle | None = None
+    _again: bool = False
+    _paused: bool = False
+    begun: bool = False  # the head of the answer has come
+    over: bool = False
 
     # --- to a connection ---
 
@@ -137,13 +114,14 @@ class Exchange:
 
     # --- for the connection ---
 
-    @property
-    def begun(self) -> bool:
-        """Whether the head of the answer has come."""
-        return self._begun
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """All of the answer, when the connection is free again."""
+        self.begun = self.over = True
+        receiver, self._receiver = self._receiver, NOBODY
+        receiver.whole(status, headers, body)
 
     def begin(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._begun = True
+        self.begun = True
         self._receiver.head(status, headers)
 
     def feed(self, data: bytes) -> None:
@@ -155,7 +133,7 @@ class Exchange:
     def fail(self, error: TransportError) -> None:
         if self.over:
             return
-        if error.kind == "reset" and not self._begun and self._wire is not None:
+        if error.kind == "reset" and not self.begun and self._wire is not None:
             if self._again:
                 # Fresh ones as well: no stale connection, and not worth a third try.
                 error = TransportError("connect", f"{self._origin.host} resets every request")
@@ -183,6 +161,8 @@ class _Rest:
 
     def __init__(self, exchange: Exchange | None) -> None:
         self._exchange = exchange
+
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None: ...
 
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None: ...
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from llmr.outbox import Outbox
 from llmr.upstreams.base import Receiver, Send, TransportError
 from llmr.upstreams.connection import Connection
 from llmr.upstreams.dial import Dialer
@@ -40,6 +41,7 @@ class Origin:
         resolver: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
         environ: Mapping[str, str] | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         """`headers` go with every request: the credentials of this host and no other.
 
@@ -56,6 +58,7 @@ class Origin:
         context = (tls or tls_context(environ)) if self.secure else None
         self._dialer = Dialer(self.host, self.port, context, proxy, resolver)
         self._pool = Pool(max_connections, max_waiting)
+        self._outbox = outbox or Outbox()
         authority = _authority(self.host, self.port, self.secure)
         self._prefix = parts.path.rstrip("/")
         via = b""
@@ -72,9 +75,8 @@ class Origin:
         return self._pool.statistics()
 
     def start(self, request: Send, receiver: Receiver, connect_s: float) -> Exchange:
-        exchange = Exchange(
-            self, self._head(request), request.body, request.method == "HEAD", receiver, connect_s
-        )
+        bodiless = request.method == "HEAD"
+        exchange = Exchange(self, self._head(request), request.body, bodiless, receiver, connect_s)
         connection = self._pool.take()
         if connection is not None:
             exchange.on(connection)
@@ -92,7 +94,7 @@ class Origin:
         while (handed := await self._pool.room(until, fresh)) is not None:
             if not handed.transport.is_closing():
                 return handed
-        connection = Connection(self._pool)
+        connection = Connection(self._pool, self._outbox)
         try:
             await self._dialer.dial(connection, until)
         except BaseException as error:

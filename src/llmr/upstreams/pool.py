@@ -45,6 +45,7 @@ class Pool:
         self._opening = 0
         # Whoever waits, and whether only room for a fresh connection will do.
         self._waiting: OrderedDict[asyncio.Future[Connection | None], bool] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._connects = 0
         self._reused = 0
@@ -145,11 +146,12 @@ class Pool:
         if self._waiting or len(self._idle) >= self._max_idle or self.closed:
             connection.transport.abort()
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or self._sweeper is None:
+            loop = self._loop = asyncio.get_running_loop()
+            self._sweeper = loop.call_later(self._idle_limit_s, self._sweep)
         connection.idle_since = loop.time()
         self._idle.append(connection)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(self._idle_limit_s, self._sweep)
 
     def lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -72,6 +72,12 @@ class Reading:
 
     # --- Receiver ---
 
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        self.head(status, headers)
+        if body:
+            self.data(body)
+        self.ended()
+
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         self.status = status
         self.headers = text(headers)
