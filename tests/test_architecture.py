@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "answering": {"cache", "calls", "core", "errors", "execution", "gateway", "ticket"},
     "accounting": {"core", "errors", "execution", "observe", "ticket"},
-    "ticket": {"core", "errors", "execution"},
+    "ticket": {"core", "errors", "execution", "observe"},
     "calls": {"core", "errors", "execution", "ticket"},
     "wiring": {"config", "errors", "outbox", "upstreams"},
     "native": {"core", "execution", "ticket"},

@@ -60,7 +60,7 @@ class Lab:
     ) -> Outcome:
         body = Body(raw(**fields))
         found = self.decision(body, telemetry)
-        call = call_for(body, found, total_s=100.0, deadline_ms=deadline_ms, keep=False)
+        call = call_for(body, found, self.executor.deadline(100.0, deadline_ms), keep=False)
         return await self.executor.run(call, None)
 
     def sent(self, name: str) -> list[float]:

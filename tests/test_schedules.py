@@ -145,7 +145,8 @@ async def one_request(rng: random.Random, executor: Executor, rows: Any, limits:
     telemetry = executor.learner.publish(rows, now)
     policy = Policy(frozenset({"lab"}), attempts=limits.attempts)
     decision = decide(asked, rows, telemetry, policy, Now(now, NOW.wall))
-    call = call_for(body, decision, total_s=100.0, deadline_ms=deadline_ms, keep=rng.random() < 0.5)
+    deadline = executor.deadline(100.0, deadline_ms)
+    call = call_for(body, decision, deadline, keep=rng.random() < 0.5)
     sink = Sink()
     open_before = Played.open
     outcome = await executor.run(call, sink if stream else None)

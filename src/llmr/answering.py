@@ -68,7 +68,7 @@ class Answering(Struct, eq=False):
         request = self._request = gateway.request(body, headers, ticket.surface)
         ticket.decision = gateway.decide(request)
         ticket.decided = time.monotonic()
-        ticket.decision_id = gateway.decisions.add(ticket.decision, ticket.tenant)
+        ticket.kept = gateway.decisions.add(ticket.decision, ticket.tenant)
         rules = cache_rules(headers.get("cache-control"))
         if gateway.cacheable(body, rules, ticket.surface):
             self._cached(body, request, rules)
@@ -106,8 +106,7 @@ class Answering(Struct, eq=False):
         call = call_for(
             body,
             ticket.decision,
-            total_s=gateway.config.limits.total_s,
-            deadline_ms=request.deadline_ms,
+            gateway.executor.deadline(gateway.config.limits.total_s, request.deadline_ms),
             keep=False,
             headers=ticket.headers,
         )
@@ -213,8 +212,7 @@ class Answering(Struct, eq=False):
         call = call_for(
             self._body,
             ticket.decision,
-            total_s=gateway.config.limits.total_s,
-            deadline_ms=None,
+            gateway.executor.deadline(gateway.config.limits.total_s, None),
             keep=True,
             headers=ticket.headers,
         )

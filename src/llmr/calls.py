@@ -1,6 +1,5 @@
 """From a request to a call the executor can carry out."""
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -14,13 +13,12 @@ from llmr.execution.types import HEADERS, Call
 def call_for(
     body: Body,
     decision: Decision,
+    deadline: float,
     *,
-    total_s: float,
-    deadline_ms: float | None,
     keep: bool,
     headers: tuple[tuple[bytes, bytes], ...] = HEADERS,
 ) -> Call:
-    """The call that answers `decision`; it ends within both bounds.
+    """The call that answers `decision`; it ends by `deadline`, on the loop's clock.
 
     `keep`: the answer is assembled whole even where it is streamed. `headers` go with each attempt.
     """
@@ -29,7 +27,6 @@ def call_for(
     asking = None
     if stream and not asks:
         asking = body.splice(REMOVED, {"model": None, "stream_options": _with_usage(body)})
-    seconds = total_s if deadline_ms is None else min(total_s, deadline_ms / 1000.0)
     return Call(
         decision,
         body,
@@ -37,7 +34,7 @@ def call_for(
         asking,
         stream,
         asks,
-        asyncio.get_running_loop().time() + seconds,
+        deadline,
         keep,
         headers,
     )

@@ -241,9 +241,9 @@ class Gateway:
                 self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
         record = accounting.record(ticket, request, error, gone, now)
         self.recorder.add(record)
-        if ticket.decision_id is not None:
-            attempts = outcome.attempts if outcome is not None else ()
-            self.decisions.close(ticket.decision_id, record, attempts)
+        if ticket.kept is not None:
+            ticket.kept.record = record
+            ticket.kept.attempts = outcome.attempts if outcome is not None else ()
 
     # --- for the other routes ---
 

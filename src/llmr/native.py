@@ -44,7 +44,7 @@ def routing_decision(ticket: Ticket) -> dict[str, Any]:
     """The decision of a request as `/route` shows it."""
     assert ticket.decision is not None
     outcome = ticket.outcome if ticket.cache not in ("hit", "joined") else None
-    return summarised(ticket.decision, ticket.decision_id, outcome)
+    return summarised(ticket.decision, ticket.kept.id if ticket.kept is not None else None, outcome)
 
 
 def summarised(

@@ -147,7 +147,7 @@ class Router:
         gateway = self._gateway
         body = Body(msgspec.json.encode({**fields, "messages": messages}))
         decision = gateway.decide(gateway.request(body, {}, "route"))
-        return Decided(summarised(decision, gateway.decisions.add(decision, TENANT)))
+        return Decided(summarised(decision, gateway.decisions.add(decision, TENANT).id))
 
     def explain(self, decision_id: str) -> Decided:
         """A past decision, whole: every candidate, every exclusion, and what came of it."""

@@ -9,6 +9,7 @@ from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.errors import ApiError
 from llmr.execution.types import HEADERS, Outcome
+from llmr.observe.decisions import Kept
 
 
 class Ticket(Struct):
@@ -23,7 +24,7 @@ class Ticket(Struct):
     tenant: bytes
     received: float
     decision: Decision | None = None
-    decision_id: str | None = None
+    kept: Kept | None = None  # the decision as it is kept
     cache: str = "bypass"
     accounts: bool = True
     cache_age_s: float | None = None

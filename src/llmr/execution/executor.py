@@ -65,9 +65,7 @@ class Executor:
         `sink`; where it breaks off after the commit point, the error event goes there as well.
         `done` may be told before this returns.
         """
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            loop = self._loop = asyncio.get_running_loop()
+        loop = self._running_loop()
         delivery = Delivery(
             call, sink, outcome, loop, loop.time(), call.stream and sink is not None
         )
@@ -86,6 +84,17 @@ class Executor:
         self.learner.budget.request(self.clock())
         run.advance()
         return run
+
+    def deadline(self, total_s: float, deadline_ms: float | None) -> float:
+        """The instant at which a call that begins now has to end, within both bounds."""
+        seconds = total_s if deadline_ms is None else min(total_s, deadline_ms / 1000.0)
+        return self._running_loop().time() + seconds
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self._loop = asyncio.get_running_loop()
+        return loop
 
     async def run(self, call: Call, sink: Sink | None, outcome: Outcome | None = None) -> Outcome:
         """The same for whoever wants to wait; cancelled, it gives the call up."""

@@ -20,6 +20,7 @@ class Kept(Struct):
     """A decision, whose it is, and what came of it: its record, and every attempt."""
 
     number: int
+    id: str
     decision: Decision
     tenant: bytes
     record: Record | None = None
@@ -36,17 +37,13 @@ class Decisions:
         self._kept: list[Kept | None] = [None] * KEPT
         self._last = 0
 
-    def add(self, decision: Decision, tenant: bytes) -> str:
-        """Keep a decision and give it its id."""
+    def add(self, decision: Decision, tenant: bytes) -> Kept:
+        """Keep a decision. What came of it is written into what is given back."""
         number = self._last = self._last + 1
-        self._kept[number % KEPT] = Kept(number, decision, tenant)
-        return f"dec-{self._boot}-{number:x}"
-
-    def close(self, decision_id: str, record: Record, attempts: Sequence[Any]) -> None:
-        """Add what came of a decision."""
-        kept = self._find(decision_id)
-        if kept is not None:
-            kept.record, kept.attempts = record, attempts
+        kept = self._kept[number % KEPT] = Kept(
+            number, f"dec-{self._boot}-{number:x}", decision, tenant
+        )
+        return kept
 
     def _find(self, decision_id: str) -> Kept | None:
         prefix, _, digits = decision_id.rpartition("-")

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 
 from llmr.core.classify import SECRET
 from llmr.observe.record import Record
@@ -141,7 +142,7 @@ def start(level: str = "info", secrets: Iterable[str] = ()) -> Writer:
 
 
 def _line(r: Record) -> str:
-    model = (r.model or "-").encode("unicode_escape").decode()
+    model = _name(r.model or "-")
     first = "" if r.ttft_s is None else f" first={r.ttft_s * 1000:.1f}ms"
     cost = "?" if r.cost_usd is None else f"{r.cost_usd:f}"
     text = (
@@ -149,7 +150,13 @@ def _line(r: Record) -> str:
         f" router={r.router_s * 1000:.2f}ms tokens={r.prompt_tokens}+{r.completion_tokens}"
         f" cost={cost}"
     )
-    failed = ",".join([f"{a.model}:{a.outcome}" for a in r.attempts if a.outcome != "ok"])
+    failed = [f"{_name(a.model)}:{a.outcome}" for a in r.attempts if a.outcome != "ok"]
     if failed:
-        text += f" failed={failed.encode('unicode_escape').decode()}"
+        text += f" failed={','.join(failed)}"
     return text if r.error is None else f"{text} error={r.error}"
+
+
+@lru_cache(maxsize=1024)
+def _name(model: str) -> str:
+    """A model as it is written: nothing in it can end the line."""
+    return model.encode("unicode_escape").decode()

@@ -1,15 +1,13 @@
-"""Finished requests on their way to whoever measures: gathered, and handed on some at a time.
+"""Finished requests on their way to whoever measures: handed on when their answers are out.
 
-An answer does not wait for what is written down of it, and many at once cost less than one by one.
+An answer does not wait for what is written down of it, and those of one turn of the loop cost less
+together than one by one.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from llmr.observe.record import Record
-
-GATHER_S = 0.02  # so long at most until a record is seen
-BATCH = 256  # so many at most at a time, since the loop does nothing else meanwhile
 
 
 class Recorder:
@@ -18,16 +16,17 @@ class Recorder:
     def __init__(self) -> None:
         self.observers: list[Callable[[Record], None]] = []
         self._pending: list[Record] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, record: Record) -> None:
         """Take a record."""
         pending = self._pending
+        if not pending:
+            loop = self._loop
+            if loop is None or loop.is_closed():
+                loop = self._loop = asyncio.get_running_loop()
+            loop.call_soon(self.flush)
         pending.append(record)
-        if len(pending) >= BATCH:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._due)
 
     def flush(self) -> None:
         """Hand on what is there."""
@@ -35,7 +34,3 @@ class Recorder:
         for observe in self.observers:
             for record in pending:
                 observe(record)
-
-    def _due(self) -> None:
-        self._timer = None
-        self.flush()

@@ -167,10 +167,10 @@ def error_answer(error: ApiError, name: str, ticket: Ticket | None = None) -> tu
 
 def described(ticket: Ticket, name: str) -> bytes:
     """The header lines that say what the router did."""
-    outcome, cache, number = ticket.outcome, ticket.cache, ticket.decision_id
+    outcome, cache, kept = ticket.outcome, ticket.cache, ticket.kept
     own = outcome is not None and cache not in SHARED
     attempts = len(outcome.attempts) if own and outcome is not None else 0
-    decision = f"x-llmr-decision-id: {number}\r\n" if number is not None else ""
+    decision = f"x-llmr-decision-id: {kept.id}\r\n" if kept is not None else ""
     cost, age, model = ticket.cost_usd, ticket.cache_age_s, ticket.model
     price = f"x-llmr-cost-usd: {cost:f}\r\n" if cost is not None else ""
     since = f"age: {int(age)}\r\n" if age is not None else ""

@@ -144,8 +144,8 @@ def _decisions(app: FastAPI) -> None:
         gateway, body = _gateway(request), Body(await request.body())
         headers = {k: v for k, v in request.headers.items() if k.startswith("x-llmr-")}
         decision = gateway.decide(gateway.request(body, headers, "route"))
-        decision_id = gateway.decisions.add(decision, request.scope["llmr.tenant"])
-        return {"id": decision_id, **explain(decision)}
+        kept = gateway.decisions.add(decision, request.scope["llmr.tenant"])
+        return {"id": kept.id, **explain(decision)}
 
     @app.get(
         "/v1/decisions/{decision_id}",
