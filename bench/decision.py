@@ -4,6 +4,7 @@
 """
 
 import argparse
+import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,20 +20,22 @@ from bench.spread import Spread, spread
 from llmr import config as configuration
 from llmr.cli.benchmark import bodies
 from llmr.core.body import Body
-from llmr.core.catalogue import Snapshot
+from llmr.core.catalogue import Model, Snapshot
+from llmr.core.decide import Decision, Now, decide
 from llmr.core.explain import explain
 from llmr.core.request import Request
 from llmr.gateway import Gateway
 
+MOVED = 8  # models that answered between two vectors
 LARGE_SHARE = 10  # the large catalogue gets a tenth of the repetitions
 
 
 class Catalogue(Struct, frozen=True):
     """Decisions over one catalogue.
 
-    `alone`: each right after new telemetry, as on a router with a request now and then. `cold`: the
-    mix once after new telemetry. `warm`: the mix again, all shapes known. `publish`: what new
-    telemetry itself costs, at most once a second while answers come in.
+    `alone`: each the first of its kind. `cold`: the mix once after new telemetry. `warm`: the mix
+    again, all shapes known. `publish`: what new telemetry itself costs, at most once a second while
+    answers come in.
     """
 
     models: int
@@ -83,14 +86,14 @@ def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> 
     alone: list[float] = []
     publish: list[float] = []
     for number in range(settings.passes + 1):
-        publish += timed(partial(forget, gateway), 1)
+        publish += timed(partial(renew, gateway), 1)
         first = timed_each(gateway.decide, mix)
         if number:  # the first pass also works out what a catalogue needs once
             cold += first
             warm += timed_each(gateway.decide, mix)
     for request in mix[: settings.samples]:
-        publish += timed(partial(forget, gateway), 1)
-        alone += timed_each(gateway.decide, [request])
+        publish += timed(partial(renew, gateway), 1)
+        alone += timed_each(partial(from_nothing, gateway), [request])
     one = mix[0]
     repeated = timed(lambda: gateway.decide(one), settings.repeats)
     decisions = [gateway.decide(request) for request in mix[: settings.samples]]
@@ -107,8 +110,18 @@ def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> 
     )
 
 
-def forget(gateway: Gateway) -> None:
-    """New telemetry: every ranking has to be worked out again."""
+def from_nothing(gateway: Gateway, request: Request) -> Decision:
+    """The decision for a request of a kind not seen before."""
+    now = Now(time.monotonic(), time.time())
+    return decide(request, gateway.snapshot, gateway.telemetry, gateway.policy, now)
+
+
+def renew(gateway: Gateway) -> None:
+    """New telemetry, after answers of some models: rankings have to be worked out again."""
+    rng = random.Random(gateway.telemetry.version)
+    for index in rng.sample(gateway.snapshot.routable, MOVED):
+        model = gateway.snapshot.models[index]
+        gateway.learner.observe(model, rng.uniform(0.2, 3.0), rng.uniform(0.005, 0.05))
     gateway.telemetry = gateway.learner.publish(gateway.snapshot, time.monotonic())
 
 
@@ -118,13 +131,19 @@ def parsed(gateway: Gateway, data: bytes) -> Request:
 
 
 def grown(snapshot: Snapshot, count: int) -> Snapshot:
-    """The rows again and again under new names, until there are `count` that may be picked."""
+    """The rows again and again under new names, until there are `count` that may be picked.
+
+    Each time a little slower, since no two models are equally good in everything.
+    """
     rows = [snapshot.models[i] for i in snapshot.routable]
-    models = tuple(
-        replace(rows[n % len(rows)], id=f"{rows[n % len(rows)].id}-{n // len(rows)}")
-        for n in range(count)
-    )
+    models = tuple(again(rows[n % len(rows)], n // len(rows)) for n in range(count))
     return Snapshot(models, f"{snapshot.version}-grown-{count}", snapshot.captured)
+
+
+def again(row: Model, time: int) -> Model:
+    """The row as another model."""
+    slower = replace(row.ttft_s, value=row.ttft_s.value * (1.0 + 0.037 * time))
+    return replace(row, id=f"{row.id}-{time}", ttft_s=slower)
 
 
 def timed(act: Callable[[], Any], count: int) -> list[float]:

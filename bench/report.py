@@ -81,7 +81,7 @@ def decisions(figures: DecisionFigures) -> Iterator[str]:
 def over_catalogue(catalogue: Catalogue) -> Iterator[str]:
     """Times over one catalogue."""
     for label, spread in (
-        ("  first after new telemetry", catalogue.alone),
+        ("  first of its kind", catalogue.alone),
         ("  mix, cold", catalogue.cold),
         ("  mix, warm", catalogue.warm),
         ("  one shape, repeated", catalogue.repeated),

@@ -657,7 +657,6 @@ def test_c12_invented_models_are_404s_and_leave_no_trace(hard: Hardened, sandbox
         assert lines() == before
         assert b"invented" not in hard.request("GET", "/metrics?format=prometheus").body
         assert b"invented" not in hard.request("GET", "/metrics").body
-        assert len(hard.gateway.telemetry.columns) < 100
         assert sandbox.attempts() == []
 
 

@@ -21,6 +21,7 @@ from llmr.cache.key import deterministic
 from llmr.cache.memory import Entry, Memory
 from llmr.cache.rules import CacheRules
 from llmr.config import Config
+from llmr.core.board import Board
 from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
@@ -71,6 +72,7 @@ class Gateway:
         self._refresh = Refresh(self.sources, self._publish_snapshot)
         self.learner = learner or Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
+        self._board = Board()
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
         weights = config.routing.default_weights
         self._balanced = normalised(msgspec.to_builtins(weights))
@@ -188,7 +190,7 @@ class Gateway:
     def decide(self, request: Request) -> Decision:
         """The decision for a request, from the state in force."""
         now = Now(time.monotonic(), time.time())
-        return decide(request, self.snapshot, self.telemetry, self.policy, now)
+        return decide(request, self.snapshot, self.telemetry, self.policy, now, self._board)
 
     # --- answering ---
 

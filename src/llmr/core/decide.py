@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from llmr.core.board import Board
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.look import INFINITE, Look, Now, Policy
-from llmr.core.ranking import Ranking, place, rank, rank_well
+from llmr.core.ranking import RANKED, Ranking, place, rank, rank_well
 from llmr.core.refusal import no_key, nothing_passed, unknown_model
 from llmr.core.request import Request
 from llmr.core.telemetry import Telemetry
@@ -51,7 +52,7 @@ class Decision(Struct, frozen=True):
         if self.ranking is None:
             rows = (i for name in self.request.models for i in self.snapshot.find(name))
             known = [i for i in rows if self.snapshot.models[i].upstream in self.policy.usable]
-        elif self.ranking.passed > len(self.ranking.order) and len(self.chain) > 1:
+        elif len(self.ranking.order) >= RANKED and len(self.chain) > 1:
             return ()
         else:
             known = list(self.ranking.order)
@@ -77,34 +78,40 @@ class Decision(Struct, frozen=True):
 
 
 def decide(
-    request: Request, snapshot: Snapshot, telemetry: Telemetry, policy: Policy, now: Now
+    request: Request,
+    snapshot: Snapshot,
+    telemetry: Telemetry,
+    policy: Policy,
+    now: Now,
+    board: Board | None = None,
 ) -> Decision:
-    """The models to try for `request`, best first.
+    """The models to try for `request`, best first. A `board` makes it quick, and changes nothing.
 
     Raises an `ApiError` that says which name, filter or key is in the way where none can be tried.
     """
     look = Look(request, snapshot, telemetry, policy, now)
     ranking = None
     if request.mode == "auto":
-        ranking = rank(look)
+        board = (board or Board()).known(look)
+        ranking = rank(look, board)
         if not ranking.order:
             raise nothing_passed(look)
-        first, chain = _auto_chain(look, ranking)
+        first, chain = _auto_chain(look, ranking, board)
     else:
         first, chain = _named_chain(look)
     return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now)
 
 
-def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, tuple[int, ...]]:
+def _auto_chain(look: Look, ranking: Ranking, board: Board) -> tuple[int, tuple[int, ...]]:
     """The ranked rows, preferred ones first; after the first of all, the configured fallbacks."""
     models, order = look.snapshot.models, ranking.order
     if look.request.preferred:
         order = tuple(dict.fromkeys([*_preferred(look), *order]))
     first = order[0]
     if look.telemetry.cooling:
-        well = _awake(look, order)
+        well = _awake(look, order, board)
         # With everything cooling down, trying the best beats refusing on principle.
-        order = well or rank_well(look) or _least_bad(look, order)
+        order = well or rank_well(look, board) or _least_bad(look, order)
     if look.policy.fallback_models:
         fit = _fit(look, look.policy.fallback_models)
         fit = [i for i in fit if look.resting(models[i]) is None]
@@ -112,21 +119,20 @@ def _auto_chain(look: Look, ranking: Ranking) -> tuple[int, tuple[int, ...]]:
     return first, order
 
 
-def _awake(look: Look, order: tuple[int, ...]) -> tuple[int, ...]:
+def _awake(look: Look, order: tuple[int, ...], board: Board) -> tuple[int, ...]:
     """The rows that do not cool down, kept until the first of all that do may be tried again."""
     cooling, now = look.telemetry.cooling, look.now.monotonic
-    shelf = look.telemetry.columns.setdefault("awake", {})
-    known = shelf.get(order)
+    known = board.awake.get(order)
     if known is not None and known[0] is cooling and known[1] <= now < known[2]:
-        found: tuple[int, ...] = known[3]
-        return found
+        return known[3]
     models = look.snapshot.models
     awake = tuple(i for i in order if look.resting(models[i]) is None)
-    if len(shelf) >= ORDERS_KEPT:
-        shelf.clear()
+    if len(board.awake) >= ORDERS_KEPT:
+        board.awake.clear()
     over = [until for until, _ in cooling.values() if until <= now]
     ahead = [until for until, _ in cooling.values() if until > now]
-    shelf[order] = cooling, max(over, default=-INFINITE), min(ahead, default=INFINITE), awake
+    since, until = max(over, default=-INFINITE), min(ahead, default=INFINITE)
+    board.awake[order] = cooling, since, until, awake
     return awake
 
 

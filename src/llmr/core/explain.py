@@ -6,6 +6,7 @@ from typing import Any
 from llmr.core import capability
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
+from llmr.core.figures import roomy
 from llmr.core.look import LIMITS
 from llmr.core.ranking import place
 from llmr.core.request import Request
@@ -52,15 +53,16 @@ def reason(decision: Decision) -> str:
         return f"{model.id} is the first usable of the listed models."
     first, *rest = top(decision, 2)
     ranking = decision.ranking
-    passed = ranking.passed if ranking else 0
+    look = decision.look()
+    among = "within the limits" if look.limited else f"of {roomy(look)}"
     parts = " + ".join(
         f"{weight:.2f}·{name} {first[f'{name}_score']:.3f}"
         for name, weight in weights_used(request).items()
     )
-    text = f"Best of {passed} for {request.priority}: {parts} = {first['composite_score']:.3f}"
+    text = f"Best {among} for {request.priority}: {parts} = {first['composite_score']:.3f}"
     if ranking and ranking.order[0] != decision.chain[0]:
         best = decision.snapshot.models[ranking.order[0]]
-        why = decision.look().resting(best)
+        why = look.resting(best)
         text += f"; {best.id} scores higher but " + (
             f"is left alone ({why})" if why else "is not preferred"
         )

@@ -17,6 +17,7 @@ from llmr.core.telemetry import Telemetry
 
 PRIOR_WEIGHT = 20.0  # a prior counts as much as this many samples
 MEMORY = 200.0  # samples an estimate remembers
+MOVES_KEPT = 64  # versions of the vector whose changes are known
 PRIOR_SPREAD = math.log(2.5) / 1.645  # recorded: one in twenty takes 2.5 times the middle
 
 
@@ -59,6 +60,8 @@ class Learner:
         self._tallies: dict[str, list[int]] = {}
         self._free_until: dict[str, float] = {}
         self._version = 0
+        self._seen: set[str] = set()  # targets observed since the last vector
+        self._published: tuple[Snapshot, dict[str, int], Telemetry] | None = None
         self.allowances: dict[str, Allowance] = {}
         self.budget = RetryBudget()
         self.changed = True
@@ -73,6 +76,7 @@ class Learner:
         if tpot_s is not None and tpot_s > 0:
             _add(self._tpot, target, tpot_s)
         self._count[target] = self._count.get(target, 0) + 1
+        self._seen.add(target)
         self.changed = True
 
     def well(self, model: Model, now: float) -> None:
@@ -172,23 +176,39 @@ class Learner:
     # --- publishing ---
 
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
-        """The vector for `snapshot` as of now."""
+        """The vector for `snapshot` as of now: the one before, but for what was seen since."""
+        before, seen = self._published, self._seen
+        moved: tuple[int, ...] = ()
+        if before is None or before[0] is not snapshot:
+            rows = {model.target: index for index, model in enumerate(snapshot.models)}
+            first = [self._expected(model) for model in snapshot.models]
+            ttft, tpot, slow = ([row[n] for row in first] for n in range(3))
+            moves: tuple[tuple[int, ...], ...] = ()
+        else:
+            _, rows, last = before
+            ttft, tpot, slow = list(last.ttft_s), list(last.tpot_s), list(last.slow_s)
+            moved = tuple(rows[target] for target in seen if target in rows)
+            for index in moved:
+                ttft[index], tpot[index], slow[index] = self._expected(snapshot.models[index])
+            moves = (*last.moves[-MOVES_KEPT:], moved)
         self._version += 1
+        self._seen = set()
         self.changed = False
-        ttft, tpot, slow = [], [], []
-        for model in snapshot.models:
-            first, rate = self._ttft.get(model.target), self._tpot.get(model.target)
-            middle, late = (first or _NOTHING).blend(model.ttft_s.value)
-            ttft.append(middle if first else model.ttft_s.value)
-            slow.append(late)
-            tpot.append(rate.blend(model.tpot_s.value)[0] if rate else model.tpot_s.value)
-        return Telemetry(
-            self._version,
-            tuple(ttft),
-            tuple(tpot),
-            tuple(slow),
-            dict(self._count),
-            self.cooling(now),
+        cooling = self.cooling(now)
+        found = Telemetry(
+            self._version, tuple(ttft), tuple(tpot), tuple(slow), dict(self._count), cooling, moves
+        )
+        self._published = snapshot, rows, found
+        return found
+
+    def _expected(self, model: Model) -> tuple[float, float, float]:
+        """(first token, each after it, a late first token) in seconds."""
+        first, rate = self._ttft.get(model.target), self._tpot.get(model.target)
+        middle, late = (first or _NOTHING).blend(model.ttft_s.value)
+        return (
+            middle if first else model.ttft_s.value,
+            rate.blend(model.tpot_s.value)[0] if rate else model.tpot_s.value,
+            late,
         )
 
 

@@ -51,7 +51,7 @@ class Look:
     Times are read from `now` only when something depends on them.
     """
 
-    __slots__ = ("_utc", "now", "policy", "request", "snapshot", "spread", "telemetry")
+    __slots__ = ("_rates", "_utc", "now", "policy", "request", "snapshot", "spread", "telemetry")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Look:
         self.now = now
         self.spread = SURELY_NOT
         self._utc: tuple[int, int, str] | None = None
+        self._rates: list[Rates | None] | None = None
 
     @property
     def utc(self) -> tuple[int, int, str]:
@@ -103,8 +104,10 @@ class Look:
                 for model in models
             ]
 
-        found: list[Rates | None] = kept(self.snapshot.columns, "rates", self.regime, work_out)
-        return found
+        if self._rates is None:
+            self._rates = kept(self.snapshot.columns, "rates", self.regime, work_out)
+        assert self._rates is not None
+        return self._rates
 
     def terms(self, index: int) -> Terms:
         """The terms of the request on one row."""

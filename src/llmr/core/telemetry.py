@@ -1,18 +1,16 @@
 """What decisions know of the world: expectations per row, and who is to be left alone."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 
 class Telemetry(Struct, frozen=True):
     """Expectations for each row of a snapshot, in its order, and targets that cool down.
 
     `slow_s` is the first-token time that one in twenty answers exceeds. `cooling` maps a target or
-    an account to (until, reason), on the monotonic clock. `memo` holds rankings already worked out
-    from this vector, `columns` figures behind them: pure results, kept because they are asked for
-    again.
+    an account to (until, reason), on the monotonic clock. `moves` has the rows whose figures
+    changed with each of the last versions, this one last.
     """
 
     version: int
@@ -21,5 +19,4 @@ class Telemetry(Struct, frozen=True):
     slow_s: tuple[float, ...]
     measured: Mapping[str, int]
     cooling: Mapping[str, tuple[float, str]]
-    memo: dict[Any, Any] = field(default_factory=dict)
-    columns: dict[Any, Any] = field(default_factory=dict)
+    moves: tuple[tuple[int, ...], ...] = ()

@@ -1,0 +1,138 @@
+"""The figures of the rows a request could go to, and what each row loses by them.
+
+The arithmetic of `terms` and the filters of `Look` once more, over whole lists: this is what a
+decision costs. Tests hold the two equal.
+"""
+
+from collections.abc import Iterable
+from math import log
+from typing import Any
+
+from llmr.core.catalogue import Model
+from llmr.core.look import INFINITE, Look, kept
+from llmr.core.request import Request
+from llmr.core.scoring import (
+    COST_FLOOR_USD,
+    COST_SPAN,
+    EFFORT_TOKENS,
+    LATENCY_SPAN,
+    STREAM_TAIL,
+    first_token_s,
+    thinking,
+)
+
+UNPRICED = (0.0, 0.0, 1.0)  # where a price is unknown, the score takes the answer to cost 1 USD
+PER_FLOOR = 1.0 / COST_FLOOR_USD
+LONGEST_THOUGHT = max(EFFORT_TOKENS.values())
+
+# Seconds to the first token and per token after it; USD per prompt token, per output token and
+# besides; quality; the context window and the longest answer in tokens; the row.
+Figures = tuple[float, float, float, float, float, float, float, float, int]
+Static = tuple[float, float, float, float, float, float, int]  # the same without seconds
+Loss = tuple[float, int]  # (−score + a constant, row)
+
+
+def figures(look: Look) -> list[Figures]:
+    """Those of every row whose abilities, upstream and dates fit."""
+    telemetry, effort = look.telemetry, look.request.effort
+    ttft, tpot = telemetry.ttft_s, telemetry.tpot_s
+    rows = _static(look)
+    if effort is None:  # the first token comes as it does usually
+        return [(ttft[row[-1]], tpot[row[-1]], *row) for row in rows]
+    return [_timed(look, row) for row in rows]
+
+
+def figures_of(look: Look, index: int) -> Figures | None:
+    """Those of one row, None where it does not fit."""
+    row = _by_row(look).get(index)
+    return None if row is None else _timed(look, row)
+
+
+def losses(
+    rows: Iterable[Figures], request: Request, prompt: int, output: int, need: float, limit: int
+) -> list[Loss]:
+    """What each row loses that has room for `need` tokens in its window, and writes `limit`.
+
+    `prompt` and `output` are the tokens of the request to reckon with.
+    """
+    weights = request.weights
+    by_latency, by_cost, by_quality = weights[0] / LATENCY_SPAN, weights[1] / COST_SPAN, weights[2]
+    felt = output * (STREAM_TAIL if request.stream else 1.0)
+    return [
+        (
+            by_latency * log(first + felt * rate)
+            + by_cost
+            * (
+                log(usd * PER_FLOOR)
+                if (usd := prompt * per_in + output * per_out + besides) > COST_FLOOR_USD
+                else 0.0
+            )
+            - by_quality * quality,
+            index,
+        )
+        for first, rate, per_in, per_out, besides, quality, window, most, index in rows
+        if need <= window and limit <= most
+    ]
+
+
+def roomy(look: Look) -> int:
+    """How many rows pass the filters, but for the caller's limits."""
+    need, limit = look.tokens_needed(), look.request.max_tokens or 0
+    return sum(need <= window and limit <= most for *_, window, most, _ in _static(look))
+
+
+def thought_cap(request: Request) -> int:
+    """Tokens beyond which `max_tokens` does not shorten what a model thinks."""
+    most = request.max_tokens
+    return LONGEST_THOUGHT if most is None else min(most, LONGEST_THOUGHT)
+
+
+def _timed(look: Look, row: Static) -> Figures:
+    index = row[-1]
+    ttft, tpot = look.telemetry.ttft_s[index], look.telemetry.tpot_s[index]
+    model, request = look.snapshot.models[index], look.request
+    return (first_token_s(model, ttft, tpot, request.effort, thought_cap(request))[0], tpot, *row)
+
+
+def _key(look: Look) -> tuple[Any, ...]:
+    request = look.request
+    day = int(look.now.wall // 86400)
+    cap = thought_cap(request)
+    return request.needs, request.effort, look.policy.usable, day, cap, look.regime
+
+
+def _static(look: Look) -> list[Static]:
+    def work_out() -> list[Static]:
+        models, rates = look.snapshot.models, look.rates
+        effort, cap = look.request.effort, thought_cap(look.request)
+        found = []
+        for index in look.snapshot.routable:
+            model = models[index]
+            if _able(look, model):
+                per_in, per_out, fee = rates[index] or UNPRICED
+                besides = thinking(model, effort, cap)[0] * per_out + fee
+                window, most = model.context_length or INFINITE, model.max_output or INFINITE
+                quality = model.quality.cautious
+                found.append((per_in, per_out, besides, quality, window, most, index))
+        return found
+
+    rows: list[Static] = kept(look.snapshot.columns, "static", _key(look), work_out)
+    return rows
+
+
+def _by_row(look: Look) -> dict[int, Static]:
+    def work_out() -> dict[int, Static]:
+        return {row[-1]: row for row in _static(look)}
+
+    rows: dict[int, Static] = kept(look.snapshot.columns, "by row", _key(look), work_out)
+    return rows
+
+
+def _able(look: Look, model: Model) -> bool:
+    """Whether a row passes the filters that do not depend on sizes and limits."""
+    return not (
+        look.request.needs & ~model.supports
+        or (look.request.effort == "none" and model.reasoning_mandatory)
+        or (model.expires is not None and model.expires <= look.utc[2])
+        or model.upstream not in look.policy.usable
+    )
