@@ -13,29 +13,21 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from llmr.core.classify import CUT, INVALID, Failure, from_event
+from llmr.core.frame import Frame
 from llmr.core.sse import DONE, Event
+from llmr.core.tool_calls import Tool, ToolIndexes
 
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 MOST_COUNTED = 2**53
+QUOTE = b'"'[0]
 NOTHING = frozenset((b'""', b"null", b"[]", b"{}", b""))
-
-
-class _Function(Struct):
-    name: str | None = None
-    arguments: Raw | UnsetType = UNSET
-
-
-class _Tool(Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
 
 
 class _Delta(Struct):
     content: Raw | UnsetType = UNSET
-    tool_calls: list[_Tool] | None = None
+    tool_calls: list[Tool] | None = None
     refusal: Raw | UnsetType = UNSET
     reasoning: Raw | UnsetType = UNSET
     reasoning_content: Raw | UnsetType = UNSET
@@ -119,6 +111,7 @@ class ChunkStream:
     __slots__ = (
         "_asked",
         "_choices_asked",
+        "_frame",
         "_groq_usage",
         "_held",
         "_strict",
@@ -151,8 +144,9 @@ class ChunkStream:
         self._choices_asked = choices
         self._asked = include_usage
         self._held: list[bytes] = []
-        self._tools: dict[int, _ToolIndexes] = {}
+        self._tools: dict[int, ToolIndexes] = {}
         self._usage_event: bytes | None = None
+        self._frame = Frame()
         self._groq_usage: dict[str, Any] | None = None
         self.committed = False
         self.done = False
@@ -180,6 +174,19 @@ class ChunkStream:
     def settled(self) -> bool:
         """Whether as many choices as were asked for have their finish: little can follow."""
         return len(self.finishes) >= self._choices_asked and self.finished
+
+    def pass_on(self, data: bytes) -> bool:
+        """Take whole events as they are, where that can be told without decoding them."""
+        if self.finishing or self.done or self.failure is not None:
+            return False
+        texts = self._frame.texts(data)
+        if texts is None:
+            return False
+        for text in texts:
+            self.content_bytes += len(text)
+        if self.plain:
+            self.parts += texts
+        return True
 
     def take(self, event: Event) -> bytes:
         """The bytes to send on for one event; empty where there is nothing to send."""
@@ -244,8 +251,27 @@ class ChunkStream:
             # in this one; and where an error comes instead, this was no finish.
             self._held.append(out)
             return b""
+        if (
+            event.normal
+            and out is event.raw
+            and usage is None
+            and self._frame.learns
+            and len(choices) == 1
+        ):
+            self._framed(chunk, choices[0], event)
         waits = not choices and not self._asked
         return out if waits else self._release() + out
+
+    def _framed(self, chunk: _Chunk, choice: _Choice, event: Event) -> None:
+        """Learn the frame of an event, if it brings text of the first choice and nothing else."""
+        delta = choice.delta
+        if choice.index or choice.finish_reason or chunk.x_groq is not None or delta is None:
+            return
+        if delta.content is UNSET or delta.annotations is not UNSET or _thoughts(delta):
+            return
+        text = bytes(delta.content)
+        if text[0] == QUOTE and len(text) == _content(delta) and not delta.tool_calls:
+            self._frame.learn(event.data or b"", text)
 
     def _usage_alone(self, event: Event, changes: "_Changes") -> bytes:
         """A chunk that brings nothing but usage, and what else the upstream says of the whole."""
@@ -292,7 +318,7 @@ class ChunkStream:
             self.committed = True
             self._keep(choice, delta, content)
         if delta.tool_calls:
-            tools = self._tools.setdefault(choice.index, _ToolIndexes())
+            tools = self._tools.setdefault(choice.index, ToolIndexes())
             for place, tool in enumerate(delta.tool_calls):
                 index, new_id = tools.place(tool)
                 if index != tool.index:
@@ -382,46 +408,6 @@ class ChunkStream:
                 "usage": self.usage,
             }
         )
-
-
-class _ToolIndexes:
-    """Keeps the tool calls of one choice apart: by id, then by the index the upstream gave."""
-
-    __slots__ = ("by_id", "current", "last", "taken")
-
-    def __init__(self) -> None:
-        self.by_id: dict[str, int] = {}
-        self.current: dict[int, int] = {}
-        self.taken: set[int] = set()
-        self.last = 0
-
-    def place(self, tool: _Tool) -> tuple[int, str | None]:
-        """(the index to send on, an id to add where a new call came without one)."""
-        given = tool.index
-        if tool.id:
-            index = self.by_id.get(tool.id)
-            if index is None:
-                index = self._new(given)
-                self.by_id[tool.id] = index
-            new_id = None
-        elif given in self.current or (given is None and self.taken):
-            index, new_id = (
-                self.current.get(given, self.last) if given is not None else self.last,
-                None,
-            )
-        else:
-            index = self._new(given)
-            new_id = f"call_llmr_{index}"
-        if given is not None:
-            self.current[given] = index
-        self.last = index
-        return index, new_id
-
-    def _new(self, given: int | None) -> int:
-        free = given is not None and given >= 0 and given not in self.taken
-        index = given if free and given is not None else max(self.taken, default=-1) + 1
-        self.taken.add(index)
-        return index
 
 
 class _Changes:

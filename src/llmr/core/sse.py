@@ -57,6 +57,11 @@ class EventReader:
         self._buffer = rest
         return [event for block in blocks if (event := _event(block)) is not None]
 
+    def begins(self, data: bytes) -> bool:
+        """Whether an event begins with `data`, which is no larger than one may be."""
+        between = self._begun and not self._buffer and not self._after_cr
+        return between and len(data) <= self._limit
+
     def flush(self) -> list[Event]:
         """What is left at the end of the body: providers often leave out the last blank line."""
         rest, self._buffer = self._buffer.rstrip(b"\n"), b""

@@ -289,11 +289,11 @@ class Trial(Struct, eq=False):
     def _stream(self, data: bytes) -> None:
         streamed = self._streamed
         assert streamed is not None
-        before = streamed.finished
-        streamed.read(data, self._delivery.loop.time())
+        if not streamed.read(data, self._delivery.loop.time()):
+            return
         if streamed.done:
             self._stream_ended()
-        elif streamed.finished and not before:
+        else:
             self._hasten(self._until())
 
     def _stream_ended(self) -> None:

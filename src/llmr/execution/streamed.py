@@ -78,9 +78,17 @@ class Streamed:
             until = min(until, self._finished_at + AFTER_FINISH_S)
         return until
 
-    def read(self, data: bytes, now: float) -> None:
-        """Take bytes of the stream; raises `Failure` where it carries one."""
-        events, chunks = self._reader.feed(data), self._chunks
+    def read(self, data: bytes, now: float) -> bool:
+        """Take bytes of the stream; whether its end has come, or has come nearer.
+
+        Raises `Failure` where the stream carries one.
+        """
+        chunks = self._chunks
+        if self._splice is None and self._reader.begins(data) and chunks.pass_on(data):
+            self.alive = now
+            self._delivery.send(data, self._model, chunks)
+            return False
+        events = self._reader.feed(data)
         for event in events:
             if event.data is not None:  # comments show that the line lives, not the answer
                 self.alive = now
@@ -90,6 +98,8 @@ class Streamed:
             self.answer_began = now
         if chunks.finishing and self._finished_at is None and chunks.settled:
             self._finished_at = now
+            return True
+        return chunks.done
 
     def take(self, events: Iterable[Event]) -> None:
         """Give the caller what the events hold, once there is content."""
