@@ -154,7 +154,7 @@ async def send(
     body: bytes = b"{}",
 ) -> Reading:
     now = asyncio.get_running_loop().time()
-    wish = Send(method, "/x", body)
+    wish = Send(method, "/x", (body,))
     return await reading.send(origin, wish, connect_until=now + connect_s, until=now + within_s)
 
 

@@ -436,7 +436,7 @@ def test_the_head_names_the_host_and_asks_for_plain_bytes() -> None:
         url = f"http://127.0.0.1:{served.port}/v1/"
         origin = Origin("x", url, ((b"authorization", b"Bearer k"),), environ={})
         now = asyncio.get_running_loop().time()
-        wish = Send("POST", "/chat", b"{}", ((b"x-a", b"b"),))
+        wish = Send("POST", "/chat", (b"{}",), ((b"x-a", b"b"),))
         answer = await reading.send(origin, wish, connect_until=now + 1, until=now + 1)
         assert await whole(answer) == b"ok"
         await origin.close()

@@ -113,7 +113,7 @@ class Scripted:
 
     def start(self, request: Send, receiver: Receiver, connect_s: float) -> Played:
         loop = asyncio.get_running_loop()
-        body = msgspec.json.decode(request.body)
+        body = msgspec.json.decode(b"".join(request.pieces))
         model = body["model"]
         self.sends.append((loop.time(), model))
         count = sum(name == model for _, name in self.sends)

@@ -64,7 +64,7 @@ class Answering(Struct, eq=False):
     def _start(self, data: bytes, headers: Mapping[str, str]) -> None:
         gateway, ticket = self._gateway, self._ticket
         ticket.headers = gateway.hops.onward(headers)
-        body = self._body = Body(data)
+        body = Body(data)
         request = self._request = gateway.request(body, headers, ticket.surface)
         ticket.decision = gateway.decide(request)
         ticket.decided = time.monotonic()
@@ -135,7 +135,7 @@ class Answering(Struct, eq=False):
 
     def _cached(self, body: Body, request: Request, rules: CacheRules) -> None:
         gateway, ticket = self._gateway, self._ticket
-        self._rules = rules
+        self._body, self._rules = body, rules
         self._asks = include_usage(body)
         self._key = cache_key(body, request, gateway.scope + ticket.tenant)
         if request.deadline_ms is not None:

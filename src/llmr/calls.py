@@ -29,7 +29,7 @@ def call_for(
         asking = body.splice(REMOVED, {"model": None, "stream_options": _with_usage(body)})
     return Call(
         decision,
-        body,
+        body.data,
         body.splice(REMOVED, {"model": None}),
         asking,
         stream,

@@ -8,6 +8,7 @@ are few, each goes out at once.
 import asyncio
 from typing import Any
 
+MOST = 64  # writes that are gathered; so nobody waits for long, and little is held
 FEW = 8  # requests under way up to which nothing is gathered
 
 
@@ -33,6 +34,8 @@ class Outbox:
                 loop = self._loop = asyncio.get_running_loop()
             loop.call_soon(self.flush)
         pending.append((transport, data))
+        if len(pending) >= MOST:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was gathered. To be called before a transport is closed or written to."""

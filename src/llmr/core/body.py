@@ -21,6 +21,7 @@ _decoders: dict[Any, Callable[[Any], Any]] = {}  # of the shapes the source name
 EMPTY: Mapping[str, bytes | None] = MappingProxyType({})
 COMMA, BRACE = b",}"
 MARKS = frozenset((COMMA, BRACE))
+Pieces = tuple[bytes | memoryview, ...]
 Spans = dict[str, tuple[int, int, int]]
 _GAP = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*')
@@ -116,13 +117,11 @@ class Body:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise bad_request("invalid_type", f"{key!r} must be {what}.", key) from None
 
-    def splice(
-        self, drop: Collection[str] = (), put: Mapping[str, bytes | None] = EMPTY
-    ) -> tuple[bytes, ...]:
+    def splice(self, drop: Collection[str] = (), put: Mapping[str, bytes | None] = EMPTY) -> Pieces:
         """The body without the keys of `drop` and with the encoded values of `put`, in pieces.
 
         A value of None in `put` leaves a gap at the end of a piece: the caller joins the pieces
-        with what belongs there, once per target, without cutting the body again.
+        with what belongs there, once per target. They are views where nothing had to be copied.
         """
         fields = self.fields
         gone = [key for key in fields if key in drop]
@@ -150,17 +149,18 @@ class Body:
         return _pieces(bytes(out), cuts)
 
 
-def _pieces(data: bytes, cuts: list[tuple[int, int, bytes | None]]) -> tuple[bytes, ...]:
-    pieces, held, last = [], b"", 0
+def _pieces(data: bytes, cuts: list[tuple[int, int, bytes | None]]) -> Pieces:
+    view = memoryview(data)
+    pieces: list[bytes | memoryview] = []
+    held, last = b"", 0
     for start, end, value in cuts:
-        held += data[last:start]
-        last = end
         if value is None:
-            pieces.append(held)
+            pieces.append(held + view[last:start] if held else view[last:start])
             held = b""
         else:
-            held += value
-    return (*pieces, held + data[last:])
+            held += data[last:start] + value
+        last = end
+    return (*pieces, held + data[last:] if held else view[last:])
 
 
 def _same(literal: bytes, key: str) -> bool:

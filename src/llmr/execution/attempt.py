@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from llmr.core import classify
+from llmr.core.body import Pieces
 from llmr.core.catalogue import Model
 from llmr.core.chunks import believable
 from llmr.core.classify import Failure
@@ -23,9 +24,9 @@ from llmr.execution.delivery import Delivery
 from llmr.execution.failures import of_transport, whole_in
 from llmr.execution.streamed import Streamed
 from llmr.execution.types import Attempt, Call, Limits
-from llmr.execution.watch import Timer, Watch
 from llmr.upstreams.base import Line, Send, TransportError, Upstream
 from llmr.upstreams.reading import text
+from llmr.watch import Timer, Watch
 
 log = logging.getLogger("llmr")
 _encode = msgspec.json.encode
@@ -75,15 +76,16 @@ class Trial(Struct, eq=False):
     _size: int = 0
     _over: bool = False
 
-    def start(self, upstream: Upstream, pieces: tuple[bytes, ...], more: bool) -> None:
+    def start(self, upstream: Upstream, pieces: Pieces, more: bool) -> None:
         """Send. `more`: another target is left."""
         self._more = more
         call, limits, started = self._call, self._limits, self._started
         name = call.decision.name_of(self.index)
-        body = _encode(name).join(pieces) if len(pieces) > 1 else pieces[0]
+        if len(pieces) > 1:  # the name belongs between them
+            pieces = (pieces[0], _encode(name), *pieces[1:])
         left = call.deadline - started
         self._line = upstream.start(
-            Send("POST", CHAT, body, call.headers), self, min(limits.connect_s, left)
+            Send("POST", CHAT, pieces, call.headers), self, min(limits.connect_s, left)
         )
         # No limit is nearer than this: what it is need not be known before.
         first = limits.first_event_of(self.model.id)
@@ -173,7 +175,8 @@ class Trial(Struct, eq=False):
 
     def _arm(self, until: float) -> None:
         self._armed = until
-        self._timer = self._delivery.loop.call_at(until, self.tick)
+        now = self._delivery.loop.time()
+        self._timer = self._watch.within(until - now, now, self.tick)
 
     def _hasten(self, until: float) -> None:
         """A limit may have come nearer than the timer."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from llmr.core import capability, classify
+from llmr.core.body import Body, Pieces
 from llmr.core.catalogue import Model
 from llmr.core.classify import Failure
 from llmr.core.health import HINT_LONGEST_S
@@ -24,8 +25,8 @@ from llmr.execution.attempt import Then, Trial
 from llmr.execution.delivery import Delivery
 from llmr.execution.failures import come_back, final
 from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
-from llmr.execution.watch import Watch
 from llmr.upstreams.base import Upstream
+from llmr.watch import Watch
 
 WAITED_FOR = (classify.RATE_LIMITED, classify.OVERLOADED)
 CONTINUED_AFTER = (classify.CUT, classify.TIMEOUT)
@@ -128,7 +129,7 @@ class Run(Struct, eq=False):
     _models: Sequence[Model]
     _chain: list[int]
     _failures: list[tuple[Model, Failure]] = []
-    _retried: set[int] = set()
+    _retried: tuple[int, ...] = ()
     _trial: Trial | None = None
     _later: asyncio.TimerHandle | None = None
     _splices: Iterator[tuple[int, bool]] = iter(())
@@ -268,7 +269,7 @@ class Run(Struct, eq=False):
             return 0.0
         if not self._learner.budget.spend(self._executor.clock()):
             return 0.0
-        self._retried.add(index)
+        self._retried += (index,)
         self._chain.insert(0, index)
         return wait
 
@@ -299,7 +300,7 @@ class Run(Struct, eq=False):
         index: int,
         more: bool,
         then: Then,
-        pieces: tuple[bytes, ...] | None = None,
+        pieces: Pieces | None = None,
         splice: Splice | None = None,
     ) -> None:
         executor, call, delivery = self._executor, self._call, self._delivery
@@ -429,11 +430,12 @@ class Run(Struct, eq=False):
             return iter([(takers[0], True), (takers[0], False)])
         return iter([(i, False) for i in again[:2]])
 
-    def _prefilled(self, delivered: str) -> tuple[bytes, ...]:
+    def _prefilled(self, delivered: str) -> Pieces:
         """The request with what was delivered as the beginning of the assistant's answer."""
         message = msgspec.json.encode({"role": "assistant", "content": delivered})
-        messages = bytes(self._call.body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
-        return self._call.body.splice(REMOVED, {"model": None, "messages": messages})
+        body = Body(self._call.data)
+        messages = bytes(body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
+        return body.splice(REMOVED, {"model": None, "messages": messages})
 
 
 def _quick(failure: Failure) -> bool:

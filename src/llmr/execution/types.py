@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from llmr.core.body import Body
+from llmr.core.body import Pieces
 from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.core.sse import EVENT_LIMIT
@@ -60,16 +60,16 @@ class Attempt(Struct):
 class Call(Struct, frozen=True):
     """One request to be answered.
 
-    `pieces` is the body to send, cut where the model name belongs; `asking` the same for upstreams
-    that report usage only when asked to, which the caller did not. `deadline` is an instant of the
-    event loop's clock. `keep`: assemble a streamed answer, since somebody will want it whole.
-    `headers` go with every attempt, beside those of its upstream.
+    `data` is the body as it came, `pieces` that to send, cut where the model name belongs; `asking`
+    the same for upstreams that report usage only when asked to, which the caller did not.
+    `deadline` is an instant of the event loop's clock. `keep`: assemble a streamed answer, since
+    somebody will want it whole. `headers` go with every attempt, beside those of its upstream.
     """
 
     decision: Decision
-    body: Body
-    pieces: tuple[bytes, ...]
-    asking: tuple[bytes, ...] | None
+    data: bytes
+    pieces: Pieces
+    asking: Pieces | None
     stream: bool
     include_usage: bool
     deadline: float

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from llmr.errors import ApiError
 from llmr.outbox import Outbox
+from llmr.watch import Watch
 
 MOST = 4096
 
@@ -23,6 +24,7 @@ class Calls:
         self._most = most
         self._running: set[Running] = set()
         self.outbox = Outbox()
+        self.watch = Watch()
         self.draining = False
         self.refused: Counter[str] = Counter()
 

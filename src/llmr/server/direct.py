@@ -19,6 +19,7 @@ from llmr.server.responder import too_large
 from llmr.server.serving import Serving
 
 JOIN_LIMIT = 64 * 1024  # head and body go out in one piece up to this size
+HEADS_KEPT = 256
 CHUNKED = b"transfer-encoding: chunked\r\n"
 CLOSE = b"connection: close\r\n"
 CLOSING = ("draining", "invalid_http", "doubled_header")
@@ -75,6 +76,18 @@ class Known:
         self.wishes = wishes(headers)
 
 
+def _known(raw: RawHeaders, serving: Serving, path: str) -> Known:
+    """What this head says. Connections whose callers say the same share it."""
+    key = (path, *raw)
+    found: Known | None = serving.heads.get(key)
+    if found is None:
+        found = Known(raw, serving, path)
+        if len(serving.heads) >= HEADS_KEPT:
+            serving.heads.clear()
+        serving.heads[key] = found
+    return found
+
+
 class Cycle(Struct, eq=False):
     """One hot request. Implements `Responder`, and what uvicorn asks of a cycle.
 
@@ -86,7 +99,7 @@ class Cycle(Struct, eq=False):
     _connection: Connection
     _path: str
     _surface: str
-    _raw: RawHeaders
+    raw: RawHeaders
     _length: int
     keep_alive: bool
     _pieces: list[bytes] = []
@@ -153,8 +166,9 @@ class Cycle(Struct, eq=False):
         connection = self._connection
         serving, known = connection.application.serving, connection.known
         try:
-            if known is None or known.serving is not serving or known.raw != self._raw:
-                connection.known = Known(self._raw, serving, self._path)
+            if known is None or known.serving is not serving or known.raw != self.raw:
+                known = connection.known = _known(self.raw, serving, self._path)
+            self.raw = known.raw
             connection.application.calls.admit(connection.crowded)
         except ApiError as error:
             self._error = error
@@ -184,7 +198,7 @@ class Cycle(Struct, eq=False):
         call.answer(body, known.wishes, known.tenant, self._received)
 
     def _refuse(self, error: ApiError) -> None:
-        named = [value.decode("latin-1") for name, value in self._raw if name == b"x-request-id"]
+        named = [value.decode("latin-1") for name, value in self.raw if name == b"x-request-id"]
         given = named[-1] if named else None
         refuse(self, error, request_id(given), close=closes(error, self._connection))
 

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from llmr.errors import ApiError
 from llmr.server.direct import Application, Cycle, Known
+from llmr.server.flow import Behind, Flow
 from llmr.server.hot import HOT, error_answer, request_id
 from llmr.server.repeated import Repeated, repeated
 
@@ -56,6 +57,31 @@ class Served(Application, typing.Protocol):
 class Protocol(HttpToolsProtocol):
     """One connection of a caller."""
 
+    # Beside the attributes of uvicorn: one dictionary for all of them would take a kilobyte more.
+    __slots__ = (
+        "_again",
+        "_chunk",
+        "_got",
+        "_held",
+        "_late",
+        "_lingering",
+        "_outbox",
+        "_part",
+        "_read",
+        "_refusal",
+        "_resting",
+        "_served",
+        "_since",
+        "_size",
+        "_stalled",
+        "_unsent",
+        "_wire",
+        "application",
+        "crowded",
+        "known",
+        "url",
+    )
+
     def __init__(
         self,
         application: Served,
@@ -65,6 +91,7 @@ class Protocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.pipeline = Behind()  # type: ignore[assignment]
         self.application = application
         self.known: Known | None = None
         self._outbox = application.calls.outbox
@@ -100,6 +127,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
         # The number of a new descriptor is the lowest that was free. Every caller may need one
         # more, for an upstream.
         number = transport.get_extra_info("socket").fileno()
@@ -172,9 +200,7 @@ class Protocol(HttpToolsProtocol):
         if left <= 0.0:
             self.close()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                left, self.timeout_keep_alive_handler
-            )
+            self._look_again(left)
 
     @property
     def _patience_s(self) -> float:
@@ -187,9 +213,12 @@ class Protocol(HttpToolsProtocol):
         """
         self._resting = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self._patience_s, self.timeout_keep_alive_handler
-            )
+            self._look_again(self._patience_s)
+
+    def _look_again(self, seconds: float) -> None:
+        watch, now = self.application.calls.watch, self.loop.time()
+        task: Any = watch.within(seconds, now, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = task
 
     def _unset_keepalive_if_required(self) -> None:
         self._resting = None
@@ -275,7 +304,6 @@ class Protocol(HttpToolsProtocol):
                 del self.headers[place]
                 break
         keep = self.parser.should_keep_alive()
-        self._again = repeated(read, surface, self.headers, keep)
         cycle = Cycle(self, *surface, self.headers, length, keep)
         waits = self._answering()
         self.cycle = cycle  # type: ignore[assignment]
@@ -285,6 +313,10 @@ class Protocol(HttpToolsProtocol):
         else:
             self._served = cycle
             cycle.open()
+            known = self.known
+            if known is not None and known.raw is cycle.raw:  # else it is of another head
+                self.headers = known.raw
+                self._again = repeated(read, surface, self.headers, keep)
 
     def _as_asgi(self) -> None:
         """Leave the request to uvicorn, as it would have begun it."""

@@ -1,6 +1,7 @@
 """One configuration in force, and how long it has to stay."""
 
 import asyncio
+from typing import Any
 
 from llmr.gateway import Gateway
 from llmr.server.access import Access
@@ -17,6 +18,7 @@ class Serving:
         self.gateway = gateway
         self.access = Access(gateway.config.server.api_keys)
         self.body_limit = int(gateway.config.limits.body_mb * 1024 * 1024)
+        self.heads: dict[Any, Any] = {}  # what was made of heads that connections have in common
         self._users = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None

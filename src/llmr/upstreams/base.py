@@ -29,12 +29,15 @@ KINDS = (
 )
 
 
+Pieces = tuple[bytes | memoryview, ...]
+
+
 class Send(Struct, frozen=True):
-    """One request to an upstream. `path` follows its base URL; `body` is sent as it is."""
+    """One request to an upstream. `path` follows its base URL; `pieces` make up the body."""
 
     method: str
     path: str
-    body: bytes = b""
+    pieces: Pieces = ()
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 

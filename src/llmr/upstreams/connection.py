@@ -6,14 +6,14 @@ from typing import Any, Protocol
 import httptools
 
 from llmr.outbox import Outbox
-from llmr.upstreams.base import TransportError
+from llmr.upstreams.base import Pieces, TransportError
 from llmr.upstreams.decode import CODINGS, Decoder
 from llmr.upstreams.exchange import Exchange
 
 HEAD_LIMIT = 64 * 1024  # of a head, and of framing without a byte of body
 FIELD_LIMIT = 200
 INTERIM_LIMIT = 8  # 1xx answers before the real one
-JOIN_LIMIT = 64 * 1024  # head and body go out in one piece up to this size
+JOIN_LIMIT = 64 * 1024  # requests up to this size go out at once
 PIECE = 1024 * 1024  # of larger ones, so much at a time
 
 
@@ -93,16 +93,16 @@ class Connection(asyncio.Protocol):
 
     # --- for the owner and the exchange ---
 
-    def start(self, exchange: Exchange, head: bytes, body: bytes, bodiless: bool) -> None:
+    def start(self, exchange: Exchange, head: bytes, body: Pieces, bodiless: bool) -> None:
         """Send a request. `bodiless`: it is a HEAD."""
         self._clear(bodiless)
         self.exchange = exchange
-        if len(body) <= JOIN_LIMIT:
-            self._outbox.write(self.transport, head + body)
+        data = b"".join((head, *body))
+        if len(data) <= JOIN_LIMIT:
+            self._outbox.write(self.transport, data)
         else:
             self._outbox.flush()
-            self.transport.write(head)
-            self._unsent = memoryview(body)
+            self._unsent = memoryview(data)
             self._send_on()
 
     def pause(self) -> None:

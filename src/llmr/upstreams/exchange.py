@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from llmr.upstreams.base import Receiver, TransportError
+from llmr.upstreams.base import Pieces, Receiver, TransportError
 
 log = logging.getLogger("llmr.upstreams")
 
@@ -17,7 +17,7 @@ class Wire(Protocol):
 
     reused: bool
 
-    def start(self, exchange: "Exchange", head: bytes, body: bytes, bodiless: bool) -> None:
+    def start(self, exchange: "Exchange", head: bytes, body: Pieces, bodiless: bool) -> None:
         """Send a request. `bodiless`: its answer has no body, whatever its head says."""
 
     def pause(self) -> None:
@@ -45,7 +45,7 @@ class Exchange(Struct, eq=False):
 
     _origin: Dialing
     _head: bytes
-    _body: bytes
+    _body: Pieces
     _bodiless: bool
     _receiver: Receiver
     _connect_s: float

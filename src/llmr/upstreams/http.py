@@ -76,7 +76,9 @@ class Origin:
 
     def start(self, request: Send, receiver: Receiver, connect_s: float) -> Exchange:
         bodiless = request.method == "HEAD"
-        exchange = Exchange(self, self._head(request), request.body, bodiless, receiver, connect_s)
+        exchange = Exchange(
+            self, self._head(request), request.pieces, bodiless, receiver, connect_s
+        )
         connection = self._pool.take()
         if connection is not None:
             exchange.on(connection)
@@ -130,7 +132,7 @@ class Origin:
             self._heads[key] = start
         if request.method in ("GET", "HEAD"):
             return start + b"\r\n"
-        return b"%scontent-length: %d\r\n\r\n" % (start, len(request.body))
+        return b"%scontent-length: %d\r\n\r\n" % (start, sum(map(len, request.pieces)))
 
 
 def _authority(host: str, port: int, secure: bool) -> str:

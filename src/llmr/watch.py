@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from math import frexp
 from typing import Protocol
 
 MOST = 64  # lengths of a wait that are kept; whoever waits for another has a timer of their own
@@ -32,6 +33,13 @@ class Watch:
         elif queue.loop.is_closed():
             queue = self._queues[seconds] = _Queue(asyncio.get_running_loop(), seconds)
         return queue.add(now, call)
+
+    def within(self, seconds: float, now: float, call: Callable[[], None]) -> Timer:
+        """Call back so much later, or earlier: for those who look at the clock, and wait again."""
+        exponent = frexp(seconds)[1] - 1
+        if exponent < 0:
+            return asyncio.get_running_loop().call_at(now + seconds, call)
+        return self.after(2.0**exponent, now, call)
 
 
 class _Queue:
