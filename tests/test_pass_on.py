@@ -20,7 +20,7 @@ def played(pieces: list[bytes], *, quick: bool) -> tuple[bytes, State, int]:
     reader, chunks = EventReader(), ChunkStream(include_usage=True)
     out, passed = b"", 0
     for piece in pieces:
-        if quick and reader.begins(piece) and chunks.pass_on(piece):
+        if quick and reader.between and chunks.pass_on(piece):
             out += piece
             passed += 1
             continue

@@ -28,7 +28,7 @@ class EventTooLarge(Exception):  # noqa: N818 - the executor turns it into a fai
 class EventReader:
     """Feed it bytes as they come; it gives the events that are complete."""
 
-    __slots__ = ("_after_cr", "_begun", "_buffer", "_limit")
+    __slots__ = ("_after_cr", "_begun", "_buffer", "_limit", "between")
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         """`limit` is the size of the largest event, in bytes."""
@@ -36,6 +36,7 @@ class EventReader:
         self._buffer = b""
         self._after_cr = False
         self._begun = False
+        self.between = False  # an event begins with the next byte
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
@@ -55,12 +56,8 @@ class EventReader:
         if len(buffer) > self._limit and max(map(len, (rest, *blocks))) > self._limit:
             raise EventTooLarge
         self._buffer = rest
+        self.between = not rest and not self._after_cr
         return [event for block in blocks if (event := _event(block)) is not None]
-
-    def begins(self, data: bytes) -> bool:
-        """Whether an event begins with `data`, which is no larger than one may be."""
-        between = self._begun and not self._buffer and not self._after_cr
-        return between and len(data) <= self._limit
 
     def flush(self) -> list[Event]:
         """What is left at the end of the body: providers often leave out the last blank line."""

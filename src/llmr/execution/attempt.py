@@ -216,12 +216,16 @@ class Trial(Struct, eq=False):
         self._size += len(data)
         if self._size > (ERROR_BODY_LIMIT if self._bad is not None else ANSWER_LIMIT):
             self._finish(Failure(classify.INVALID, "the upstream's answer is too large"))
-        elif self._streamed is None:
+        elif self._streamed is not None:
+            try:
+                if self._streamed.read(data, self._delivery.loop.time()):
+                    self._stream_moved(self._streamed)
+            except Exception as error:
+                self._wrong(error)
+        else:
             if self._pieces is None:
                 self._pieces = []
             self._pieces.append(data)
-        else:
-            self._guarded(self._stream, data)
 
     def ended(self) -> None:
         if self._streamed is not None:
@@ -249,18 +253,23 @@ class Trial(Struct, eq=False):
         """Take what came; what is wrong with it ends the attempt."""
         try:
             take(*what)
-        except Failure as failure:
-            self._finish(failure)
-        except EventTooLarge:
+        except Exception as error:
+            self._wrong(error)
+
+    def _wrong(self, error: Exception) -> None:
+        """What was raised while something that came was taken. To be called where it is handled."""
+        if isinstance(error, Failure):
+            self._finish(error)
+        elif isinstance(error, EventTooLarge):
             self._finish(Failure(classify.INVALID, "one event of the stream is too large"))
-        except Departed:
+        elif isinstance(error, Departed):
             text = "the second answer differs from the first"
             self._finish(Failure(classify.DEPARTED, text))
-        except Exception as error:
-            if self._over:
-                raise  # not of this attempt, which has told its end
+        elif self._over:
+            raise error  # not of this attempt, which has told its end
+        else:
             # Ours, not the upstream's: it must neither be tried again nor cool anybody down.
-            log.exception("an attempt failed inside the router")
+            log.error("an attempt failed inside the router", exc_info=error)
             self._finish(error)
 
     def _refused(self, body: bytes) -> None:
@@ -289,11 +298,8 @@ class Trial(Struct, eq=False):
             delivery.write(list(events(msgspec.json.decode(body), self._call.include_usage)))
         self._finish(None)
 
-    def _stream(self, data: bytes) -> None:
-        streamed = self._streamed
-        assert streamed is not None
-        if not streamed.read(data, self._delivery.loop.time()):
-            return
+    def _stream_moved(self, streamed: Streamed) -> None:
+        """The end of the stream has come, or come nearer."""
         if streamed.done:
             self._stream_ended()
         else:

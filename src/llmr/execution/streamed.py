@@ -24,6 +24,7 @@ class Streamed:
         "_call",
         "_chunks",
         "_delivery",
+        "_event_bytes",
         "_finished_at",
         "_held",
         "_idle_s",
@@ -51,6 +52,7 @@ class Streamed:
         self._splice = splice
         self._started = self.alive = started
         self._idle_s = limits.idle_s
+        self._event_bytes = limits.event_bytes
         self._reader = EventReader(limits.event_bytes)
         self._chunks = ChunkStream(
             call.include_usage, call.decision.request.choices, limits.strict_events
@@ -84,7 +86,12 @@ class Streamed:
         Raises `Failure` where the stream carries one.
         """
         chunks = self._chunks
-        if self._splice is None and self._reader.begins(data) and chunks.pass_on(data):
+        if (
+            self._reader.between
+            and self._splice is None
+            and len(data) <= self._event_bytes
+            and chunks.pass_on(data)
+        ):
             self.alive = now
             self._delivery.send(data, self._model, chunks)
             return False

@@ -147,6 +147,11 @@ class Connection(asyncio.Protocol):
         else:
             if self._dry > HEAD_LIMIT and not self._done:
                 self._broken = _too_large()
+            elif exchange.begun and self._pieces and not self._done:
+                # Most of what comes: some more of an answer under way.
+                pieces, self._pieces = self._pieces, []
+                exchange.receiver.data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                return
         self._hand_on(exchange)
 
     def pause_writing(self) -> None:
@@ -191,7 +196,7 @@ class Connection(asyncio.Protocol):
             exchange.begin(self._status, self._fields)
         if self._pieces and self.exchange is exchange:
             pieces, self._pieces = self._pieces, []
-            exchange.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            exchange.receiver.data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self.exchange is not exchange:
             return
         if self._broken is not None or (self._done and not self._decoded()):

@@ -47,7 +47,7 @@ class Exchange(Struct, eq=False):
     _head: bytes
     _body: Pieces
     _bodiless: bool
-    _receiver: Receiver
+    receiver: Receiver
     _connect_s: float
     _wire: Wire | None = None
     _dialing: asyncio.Task[None] | None = None
@@ -109,7 +109,7 @@ class Exchange(Struct, eq=False):
     def leave(self, seconds: float) -> None:
         if not self.over:
             self.resume()
-            self._receiver = _Rest(self)
+            self.receiver = _Rest(self)
             self._leaving = asyncio.get_running_loop().call_later(seconds, self.close)
 
     # --- for the connection ---
@@ -117,15 +117,12 @@ class Exchange(Struct, eq=False):
     def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
         """All of the answer, when the connection is free again."""
         self.begun = self.over = True
-        receiver, self._receiver = self._receiver, NOBODY
+        receiver, self.receiver = self.receiver, NOBODY
         receiver.whole(status, headers, body)
 
     def begin(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         self.begun = True
-        self._receiver.head(status, headers)
-
-    def feed(self, data: bytes) -> None:
-        self._receiver.data(data)
+        self.receiver.head(status, headers)
 
     def finish(self) -> None:
         self._ends().ended()
@@ -150,7 +147,7 @@ class Exchange(Struct, eq=False):
         self.over = True
         if self._leaving is not None:
             self._leaving.cancel()
-        receiver, self._receiver = self._receiver, NOBODY
+        receiver, self.receiver = self.receiver, NOBODY
         return receiver
 
 
