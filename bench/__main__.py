@@ -11,7 +11,7 @@ from typing import NoReturn
 import msgspec
 from msgspec.structs import replace
 
-from bench import features, peers, process, soak, wire
+from bench import features, peers, process, secure, soak, wire
 from bench.children import BenchError, Child, cores, module, raise_descriptors
 from bench.compiler import Programs
 from bench.decision import DecisionFigures
@@ -28,7 +28,7 @@ DECISION_LIMIT_S = 300.0
 SOAK = 2_000_000
 
 ON_STAND = ("latency", "throughput", "streams")
-ALONE = ("memory", "start", "workers")
+ALONE = ("memory", "start", "workers", "tls")
 PARTS = ("decision", "overhead", *ON_STAND, *ALONE)
 
 # Of each part the figure that says which of several runs lies in the middle.
@@ -41,6 +41,7 @@ MAIN: dict[str, Callable[[Figures], float]] = {
     "in_flight": lambda f: float(f.in_flight.most) if f.in_flight else 0.0,
     "start": lambda f: f.start.first_answer_ms if f.start else 0.0,
     "workers": lambda f: f.workers[process.TWO].per_s if f.workers else 0.0,
+    "secure": lambda f: f.secure.busy[ROUTER].per_s if f.secure else 0.0,
 }
 
 
@@ -119,6 +120,8 @@ def _figures(
         figures = replace(figures, start=process.start(settings, programs, folder))
     if "workers" in parts:
         figures = replace(figures, workers=process.workers(settings, programs, folder))
+    if "tls" in parts:
+        figures = replace(figures, secure=secure.secure(settings, programs, folder))
     return figures, proof
 
 

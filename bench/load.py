@@ -40,7 +40,8 @@ class Measured(Struct, frozen=True):
 
     `took` is the time to the whole answer, or to the first content of a stream; `late` is how long
     after it was sent an event of a stream came. Answers with an error are counted, not timed.
-    `sent` has those that do not count as well.
+    `sent` has those that do not count as well. `untold` is how far the time a whole answer took
+    lies from what its `Server-Timing` says.
     """
 
     sent: int
@@ -50,6 +51,7 @@ class Measured(Struct, frozen=True):
     per_round: list[float]
     took: Spread
     late: Spread
+    untold: Spread
     errors: dict[str, int]
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 from bench.decision import DecisionFigures
 from bench.load import Compared
 from bench.process import ONE, TWO, InFlight, Start
+from bench.secure import Secure
 from bench.settings import Settings
 from bench.stand import DIRECT, NGINX, ROUTER
 from bench.wire import Latency, Streams, Throughput
@@ -34,6 +35,7 @@ class Figures(Struct, frozen=True):
     in_flight: InFlight | None = None
     start: Start | None = None
     workers: Compared | None = None
+    secure: Secure | None = None
     soak: Soak | None = None
 
 
@@ -93,6 +95,13 @@ def rows(figures: Figures, method: Settings) -> list[Row]:
         by = {name: measured.per_s for name, measured in figures.workers.items()}
         two = by[TWO] / max(LEAST, by[ONE])
         found.append(Row("two workers on two cores / one", 1.45, two, "×", True))
+    if figures.secure is not None:
+        by = {name: measured.per_s for name, measured in figures.secure.busy.items()}
+        name = f"TLS upstream, throughput, {method.connections} connections / nginx"
+        found.append(Row(name, 0.42, _ratio(by), "×", True, by, "/s"))
+        by = added(figures.secure.one, "p50")
+        name = "TLS upstream, added latency, 1 connection, p50 / nginx"
+        found.append(Row(name, 1.2, _ratio(by), "×", False, by, "µs"))
     if figures.soak is not None:
         longer = figures.soak.held[-1] / figures.soak.held[0]
         name = f"{figures.soak.requests[-1]:,} mixed requests, memory / after the first"
@@ -115,6 +124,10 @@ def _latency(figures: Latency) -> Iterator[Row]:
     ):
         by = added(compared, share)
         yield Row(name, target, _ratio(by), "×", False, by, "µs")
+    name = "Server-Timing beside an outside clock, p95"
+    for untold in (figures.small[ROUTER].untold, figures.beat[ROUTER].untold):
+        yield Row(name, 0.3, untold.p95 / 1000, "ms")
+        name = "the same at a beat of 5,000 requests/s"
 
 
 def _streams(figures: Streams, method: Settings) -> Iterator[Row]:

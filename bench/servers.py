@@ -6,8 +6,9 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -19,6 +20,7 @@ from bench.settings import SMALL
 
 NGINX_PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 NO_NGINX = "nginx is not installed, and the ratios to it are left out: apt-get install nginx-light"
+NO_MORE: Mapping[str, str] = MappingProxyType({})
 _READY = re.compile(r"http://127\.0\.0\.1:(\d+)")
 _DECISION = "x-llmr-decision-id"
 
@@ -103,14 +105,28 @@ def start_router(
 
     `own`: more upstreams, each with one model of its own name.
     """
-    home = folder / name
-    home.mkdir(exist_ok=True)
-    config = home / "config.yaml"
     more = "".join(OWN_UPSTREAM.format(name=one, port=upstream) for one in own)
-    config.write_text(ROUTER_CONFIG.format(port=upstream, folder=home, more=more))
+    home = folder / name
+    return router(ROUTER_CONFIG, port=upstream, folder=home, more=more, workers=workers, on=on)
+
+
+def router(
+    config: str,
+    *,
+    port: int,
+    folder: Path,
+    more: str,
+    workers: int = 1,
+    on: Sequence[int] = (),
+    env: Mapping[str, str] = NO_MORE,
+) -> tuple[Child, Target]:
+    """`llmr serve` with such a configuration, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "config.yaml"
+    file.write_text(config.format(port=port, folder=folder, more=more))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMR_", "OPENROUTER_"))}
-    command = module("llmr", "serve", "--config", str(config), "--workers", str(workers))
-    child = Child(command, on or cores()[0], cwd=home, env=kept, log=home / "log")
+    command = module("llmr", "serve", "--config", str(file), "--workers", str(workers))
+    child = Child(command, on or cores()[0], cwd=folder, env={**kept, **env}, log=folder / "log")
     try:
         ready = _READY.search(child.line())
         if ready is None:
@@ -123,17 +139,23 @@ def start_router(
 
 def start_nginx(upstream: int, folder: Path) -> tuple[Child, Target] | None:
     """nginx as a plain reverse proxy; None where it is not installed."""
-    program = shutil.which("nginx", path=NGINX_PLACES)
-    if program is None:
+    if shutil.which("nginx", path=NGINX_PLACES) is None:
         return None
     port = free_port()
-    config = folder / "nginx.conf"
-    config.write_text(NGINX_CONFIG.format(folder=folder, upstream=upstream, port=port))
-    errors = folder / "nginx-start.log"
-    command = [program, "-p", str(folder), "-e", str(errors), "-c", str(config)]
-    child = Child(command, cores()[0], cwd=folder, log=folder / "nginx.log")
+    config = NGINX_CONFIG.format(folder=folder, upstream=upstream, port=port)
+    child = nginx(config, folder, cores()[0])
     wait_for(child, port, "nginx")
     return child, Target(port)
+
+
+def nginx(config: str, folder: Path, on: Sequence[int]) -> Child:
+    """nginx with this configuration."""
+    program = shutil.which("nginx", path=NGINX_PLACES) or "nginx"
+    file = folder / "nginx.conf"
+    file.write_text(config)
+    errors = folder / "nginx-start.log"
+    command = [program, "-p", str(folder), "-e", str(errors), "-c", str(file)]
+    return Child(command, on, cwd=folder, log=folder / "nginx.log")
 
 
 def free_port() -> int:

@@ -20,6 +20,7 @@ class Settings(Struct, frozen=True):
     round_s: float = 5.0  # for slow targets: a round sends nothing new after that
     warm_up: int = 500  # requests per target that do not count
     single: int = 2_000  # requests of a round on one connection
+    beat_per_s: float = 5_000.0  # requests of many callers, for the router's own account of time
     busy: int = 12_000  # requests of a round on many connections
     connections: int = 64
     # streams

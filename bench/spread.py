@@ -10,6 +10,7 @@ class Spread(Struct, frozen=True):
 
     count: int
     p50: float
+    p95: float
     p99: float
     p999: float
     most: float
@@ -20,9 +21,9 @@ def spread(seconds: Iterable[float]) -> Spread:
     ordered = sorted(seconds)
     count = len(ordered)
     if not count:
-        return Spread(0, 0.0, 0.0, 0.0, 0.0)
+        return Spread(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
     def at(share: float) -> float:
         return round(ordered[min(count - 1, int(share * count))] * 1e6, 2)
 
-    return Spread(count, at(0.5), at(0.99), at(0.999), at(1.0))
+    return Spread(count, at(0.5), at(0.95), at(0.99), at(0.999), at(1.0))

@@ -15,11 +15,15 @@ PINNED = "openai/gpt-4o-mini"  # what a second choice answers is not kept in the
 
 
 class Latency(Struct, frozen=True):
-    """One caller that waits for each answer. `hit`: the router answers from its cache."""
+    """One caller that waits for each answer. `hit`: the router answers from its cache.
+
+    `beat`: many callers at a fixed beat, which keep a core of the router half busy.
+    """
 
     small: Compared
     large: Compared
     hit: Compared
+    beat: Compared
 
 
 class Throughput(Struct, frozen=True):
@@ -52,7 +56,15 @@ def latency(stand: Stand) -> Latency:
     cached = request(SMALL, model=PINNED, temperature=0)
     hit = stand.measure(job, lambda _: [(cached, False)], leave_out=stand.peers)
     stand.hits += hit[ROUTER].sent - 1
-    return Latency(small, large, hit)
+    beat = Job(
+        connections=settings.connections,
+        requests=settings.single,
+        rounds=settings.rounds,
+        warm_up=settings.warm_up,
+        per_s=settings.beat_per_s,
+    )
+    alone = [name for name in stand.targets if name != ROUTER]
+    return Latency(small, large, hit, stand.measure(beat, same(SMALL), leave_out=alone))
 
 
 def throughput(stand: Stand) -> Throughput:

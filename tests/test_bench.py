@@ -43,7 +43,7 @@ def test_a_quick_measurement_measures_everything(
     assert report.quick
     assert report.method == QUICK
     assert report.rows == [as_data(row) for row in rows(report.figures, QUICK)]
-    assert len(report.rows) == 16
+    assert len(report.rows) == 20
 
     figures = report.figures
     assert figures.decision is not None
@@ -98,7 +98,7 @@ def test_requests_have_the_size_they_are_said_to_have() -> None:
 
 def test_percentiles_are_times_that_were_measured() -> None:
     times = spread(n / 1e6 for n in range(1, 101))
-    assert times == Spread(100, 51.0, 100.0, 100.0, 100.0)
+    assert times == Spread(100, 51.0, 96.0, 100.0, 100.0, 100.0)
     assert spread([]).count == 0
 
 
@@ -181,8 +181,8 @@ def test_a_missing_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def took(p50: float, p99: float = 0.0, per_s: float = 0.0) -> Measured:
-    times = Spread(1, p50, p99, p99, p99)
-    return Measured(1, 1, 0, per_s, [per_s], times, spread([]), {})
+    times = Spread(1, p50, p99, p99, p99, p99)
+    return Measured(1, 1, 0, per_s, [per_s], times, spread([]), times, {})
 
 
 def by(direct: Measured, router: Measured, nginx: Measured | None = None) -> Compared:
@@ -192,21 +192,21 @@ def by(direct: Measured, router: Measured, nginx: Measured | None = None) -> Com
 
 def measured_latency(nginx: Measured | None) -> Figures:
     one = by(took(20, 40), took(140, 340), nginx)
-    return Figures(latency=Latency(one, one, one))
+    return Figures(latency=Latency(one, one, one, one))
 
 
 def test_added_latency_is_compared_with_nginxs() -> None:
     found = rows(measured_latency(took(120, 240)), QUICK)
-    assert [row.measured for row in found] == [1.2, 1.5, 1.2, 1.2]
-    assert [row.met for row in found] == [True, True, True, False]
+    assert [row.measured for row in found] == [1.2, 1.5, 1.2, 1.2, 0.34, 0.34]
+    assert [row.met for row in found] == [True, True, True, False, False, False]
     assert found[0].by == {ROUTER: 120, NGINX: 100}
 
 
 @pytest.mark.parametrize("nginx", [None, took(20, 40)])
 def test_where_there_is_nothing_to_compare_with_there_is_no_verdict(nginx: Measured | None) -> None:
     found = rows(measured_latency(nginx), QUICK)
-    assert [row.met for row in found] == [None] * 4
-    assert "NO" not in "".join(targets(found))
+    assert [row.met for row in found[:4]] == [None] * 4
+    assert "NO" not in "".join(targets(found[:4]))
 
 
 def test_a_target_is_a_least_or_a_most() -> None:
@@ -225,7 +225,7 @@ def test_memory_of_a_soak_is_compared_with_that_after_its_first_piece() -> None:
 def test_of_each_part_the_median_run_is_kept() -> None:
     def run(per_s: float, p50: float) -> Report:
         one = by(took(p50, p50), took(p50, p50, per_s))
-        figures = Figures(latency=Latency(one, one, one), throughput=Throughput(one, {}))
+        figures = Figures(latency=Latency(one, one, one, one), throughput=Throughput(one, {}))
         blank = {"at": "", "quick": True, "code": None, "machine": None, "versions": {}}
         return Report(**blank, method=QUICK, figures=figures)  # type: ignore[arg-type]
 

@@ -118,7 +118,7 @@ def test_response_headers(shared: Server, stream: bool) -> None:
     assert reply.headers["x-llmr-cache"] == "bypass"
     assert ("x-llmr-cost-usd" in reply.headers) is not stream
     phases = dict(p.split(";dur=") for p in reply.headers["server-timing"].split(", "))
-    parts = sum(float(phases[name]) for name in ("decide", "prepare", "upstream"))
+    parts = sum(float(phases[name]) for name in ("wait", "decide", "prepare", "upstream"))
     assert abs(parts - float(phases["total"])) < 0.01
 
 

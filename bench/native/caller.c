@@ -56,6 +56,7 @@ void caller_send(struct caller *c, const struct request *request, int64_t begun)
     c->request = request;
     c->written = 0;
     c->begun = begun;
+    c->sent = now_ns();
     flush(c);
 }
 

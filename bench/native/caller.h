@@ -18,7 +18,7 @@ struct caller {
     struct target *target;
     const struct request *request;
     size_t written;
-    int64_t begun;
+    int64_t begun, sent; /* when it was due, and when it was sent */
     struct reply reply;
     struct stream stream;
     struct caller *next; /* of those that wait for a request */

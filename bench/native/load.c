@@ -96,6 +96,8 @@ static void over(struct caller *c, enum news news, int counted)
         t->whole++;
         if (counted && !c->request->streamed)
             note(&t->tally.took, now - c->begun);
+        if (counted && !c->request->streamed && c->reply.told_ns >= 0)
+            note(&t->tally.untold, llabs(now - c->sent - c->reply.told_ns));
     }
     if (problem || c->ending)
         caller_close(c);

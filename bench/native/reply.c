@@ -9,6 +9,7 @@ void reply_clear(struct reply *r)
 {
     r->part = HEAD;
     r->status = r->streamed = 0;
+    r->told_ns = -1;
     r->left = r->raw.size = r->body.size = 0;
 }
 
@@ -42,6 +43,9 @@ static enum part head(struct reply *r, size_t *used)
             part = r->left ? BODY : WHOLE;
         } else if (field_is(line, size, "transfer-encoding: chunked")) {
             part = CHUNK_SIZE;
+        } else if (field_is(line, size, "server-timing:")) {
+            char *total = found(line, size, "total;dur=");
+            r->told_ns = total ? (int64_t)(strtod(total + 10, NULL) * 1e6) : -1;
         } else if (field_is(line, size, "content-type:")) {
             r->streamed = found(line, size, "text/event-stream") != NULL;
         }

@@ -10,6 +10,7 @@ struct reply {
     enum part part;
     int status;
     int streamed;      /* its type is text/event-stream */
+    int64_t told_ns;   /* how long it took, as the server says; -1 where it does not */
     size_t left;       /* bytes of the body, or of the chunk, that are still to come */
     struct buffer raw; /* came and is not understood yet */
     struct buffer body;

@@ -44,8 +44,8 @@ static void print_times(const char *name, struct times *t)
 {
     if (t->count)
         qsort(t->ns, t->count, sizeof *t->ns, by_size);
-    printf("\"%s\":{\"count\":%zu,\"p50\":%.2f,\"p99\":%.2f,\"p999\":%.2f,\"most\":%.2f}", name,
-           t->count, at(t, 0.5), at(t, 0.99), at(t, 0.999), at(t, 1.0));
+    printf("\"%s\":{\"count\":%zu,\"p50\":%.2f,\"p95\":%.2f,\"p99\":%.2f,\"p999\":%.2f,\"most\":%.2f}", name,
+           t->count, at(t, 0.5), at(t, 0.95), at(t, 0.99), at(t, 0.999), at(t, 1.0));
 }
 
 void print_tally(struct tally *t)
@@ -53,6 +53,8 @@ void print_tally(struct tally *t)
     print_times("took", &t->took);
     putchar(',');
     print_times("late", &t->late);
+    putchar(',');
+    print_times("untold", &t->untold);
     printf(",\"errors\":{");
     size_t most = sizeof t->problems / sizeof t->problems[0];
     for (size_t i = 0; i < most && t->problems[i].count; i++)

@@ -17,6 +17,7 @@ struct problem {
 struct tally {
     struct times took; /* to the whole answer, or to the first content of a stream */
     struct times late; /* of each event, after it was sent */
+    struct times untold; /* of a whole answer, what the server's own time leaves out */
     struct problem problems[16];
 };
 

@@ -56,13 +56,14 @@ class Gateway:
         sandbox: bool = False,
         assume_keys: bool = False,
         learner: Learner | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         """`assume_keys`: decide as if every upstream had its key, for plans that send nothing.
-        `learner`: what an earlier gateway has learned."""
+        `learner`: what an earlier gateway has learned; `outbox`: what it writes through."""
         self.config = config
         self.sandbox = sandbox
         self.started = time.monotonic()
-        self.outbox = Outbox()
+        self.outbox = outbox or Outbox()
         self._origins: dict[str, Origin] = {}
         self.sources: dict[str, Source] = {}
         for name, upstream in config.upstreams.items():

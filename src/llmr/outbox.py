@@ -6,6 +6,7 @@ are few, each goes out at once.
 """
 
 import asyncio
+import time
 from typing import Any
 
 MOST = 64  # writes that are gathered; so nobody waits for long, and little is held
@@ -15,12 +16,25 @@ FEW = 8  # requests under way up to which nothing is gathered
 class Outbox:
     """Writes to transports in the order given. `active` is how many requests are under way."""
 
-    __slots__ = ("_loop", "_pending", "active")
+    __slots__ = ("_ends", "_loop", "_pending", "_turn", "active")
 
     def __init__(self) -> None:
         self.active = 0
         self._pending: list[tuple[Any, bytes]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn: float | None = None
+        self._ends = False  # the end of this turn will be told
+
+    def turn(self) -> float:
+        """Since when the loop works through what has arrived, monotonic: it was there by then.
+
+        To be called by whoever is told that something has.
+        """
+        begun = self._turn
+        if begun is None:
+            begun = self._turn = time.monotonic()
+            self._tell_the_end()
+        return begun
 
     def write(self, transport: Any, data: bytes) -> None:
         """Write, now or at the end of this turn of the loop."""
@@ -28,13 +42,10 @@ class Outbox:
         if self.active <= FEW and not pending:
             transport.write(data)
             return
-        if not pending:
-            loop = self._loop
-            if loop is None or loop.is_closed():
-                loop = self._loop = asyncio.get_running_loop()
-            loop.call_soon(self.flush)
         pending.append((transport, data))
-        if len(pending) >= MOST:
+        if not self._ends:
+            self._tell_the_end()
+        elif len(pending) >= MOST:
             self.flush()
 
     def flush(self) -> None:
@@ -46,3 +57,14 @@ class Outbox:
                     transport.write(data)
         finally:
             pending.clear()
+
+    def _tell_the_end(self) -> None:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self._loop = asyncio.get_running_loop()
+        self._ends = True
+        loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        self._turn, self._ends = None, False
+        self.flush()

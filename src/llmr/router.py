@@ -162,7 +162,8 @@ class Router:
         return self._gateway.figures()
 
     def _answer(self, fields: Mapping[str, Any], sink: "_Sink") -> Answering:
-        ticket = Ticket("route", TENANT, time.monotonic())
+        now = time.monotonic()
+        ticket = Ticket("route", TENANT, now, now)
         answering = Answering(self._gateway, ticket, sink, sink.write)
         answering.start(msgspec.json.encode(fields), {})
         return answering

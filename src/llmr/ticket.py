@@ -15,14 +15,16 @@ from llmr.observe.decisions import Kept
 class Ticket(Struct):
     """One request on its way through: what the surfaces put into headers and bodies.
 
-    Times are monotonic seconds. `cache` is hit, miss, joined or bypass. `accounts`: what the
-    upstreams did for it counts here, and not for another who waits for the same answer. `headers`
-    are those of what is sent for it.
+    Times are monotonic seconds. `received` is when the request had arrived, `taken` when it was
+    turned to: other work of the loop lies between. `cache` is hit, miss, joined or bypass.
+    `accounts`: what the upstreams did for it counts here, and not for another who waits for the
+    same answer. `headers` are those of what is sent for it.
     """
 
     surface: str
     tenant: bytes
     received: float
+    taken: float
     decision: Decision | None = None
     kept: Kept | None = None  # the decision as it is kept
     cache: str = "bypass"

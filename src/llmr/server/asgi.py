@@ -44,7 +44,7 @@ class Application:
 
         `figures` is a folder in which several workers add up what they count.
         """
-        self.calls = Calls(most)
+        self.calls = Calls(gateway.outbox, most)
         self.wire = Wire(write_s=gateway.config.limits.idle_s)
         self.serving = Serving(gateway)
         counts = Counts()

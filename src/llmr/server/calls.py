@@ -20,10 +20,11 @@ class Running(Protocol):
 class Calls:
     """Every request in flight. `refused` counts those turned away, by code."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, outbox: Outbox, most: int = MOST) -> None:
+        """`outbox` is that of the gateway, and of every one after it."""
         self._most = most
         self._running: set[Running] = set()
-        self.outbox = Outbox()
+        self.outbox = outbox
         self.watch = Watch()
         self.draining = False
         self.refused: Counter[str] = Counter()
@@ -45,11 +46,9 @@ class Calls:
 
     def begun(self, call: Running) -> None:
         self._running.add(call)
-        self.outbox.active += 1
 
     def over(self, call: Running) -> None:
         self._running.discard(call)
-        self.outbox.active -= 1
 
     def end(self) -> int:
         """End every request now; how many there were."""

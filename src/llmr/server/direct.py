@@ -5,7 +5,6 @@ pipelining, keep-alive and shutdown go on working as they do for every other rou
 """
 
 import asyncio
-import time
 from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
@@ -49,6 +48,9 @@ class Connection(Protocol):
 
     def date(self) -> bytes:
         """The header lines that every answer has."""
+
+    def turn(self) -> float:
+        """Since when what has been read was there, as far as can be told; monotonic."""
 
     def send(self, data: bytes) -> None:
         """Write, in the order of the calls."""
@@ -116,7 +118,7 @@ class Cycle(Struct, eq=False):
 
     def at_once(self, body: bytes) -> None:
         """Head and body are here, and its turn has come."""
-        self._received = time.monotonic()
+        self._received = self._connection.turn()
         self._judge()
         if self._error is None and len(body) > self._connection.application.serving.body_limit:
             self._error = too_large(self._connection.application.serving.body_limit)
@@ -133,7 +135,7 @@ class Cycle(Struct, eq=False):
     def open(self) -> None:
         """Its turn has come; what the head alone tells is judged before the body is here."""
         self._turn = True
-        self._received = time.monotonic()
+        self._received = self._connection.turn()
         self._judge()
 
     def take(self, body: bytes) -> None:

@@ -62,7 +62,7 @@ class HotCall(Struct, eq=False):
         """Answer it, now or later. `headers`: those with wishes."""
         gateway = self._serving.enter()
         self._calls.begun(self)
-        ticket = Ticket(self._surface, tenant, received)
+        ticket = Ticket(self._surface, tenant, received, time.monotonic())
         if self._surface == "route":
             self._wall = time.time()
         answering = self._answering = Answering(gateway, ticket, self, self._responder.write)
@@ -191,14 +191,13 @@ def _value(text: str) -> str:
 
 def timing(ticket: Ticket) -> str:
     """`Server-Timing`: the router's phases in milliseconds; they add up to `total`."""
-    now, begun = time.monotonic(), ticket.received
+    now, taken = time.monotonic(), ticket.taken
+    wait, total = taken - ticket.received, now - ticket.received
     decided = ticket.decided or now
+    text = f"wait;dur={wait * 1e3:.3f}, decide;dur={(decided - taken) * 1e3:.3f}, "
     if (sent := ticket.sent) is None:
-        return (
-            f"decide;dur={(decided - begun) * 1e3:.3f}, prepare;dur={(now - decided) * 1e3:.3f}, "
-            f"total;dur={(now - begun) * 1e3:.3f}"
-        )
+        return f"{text}prepare;dur={(now - decided) * 1e3:.3f}, total;dur={total * 1e3:.3f}"
     return (
-        f"decide;dur={(decided - begun) * 1e3:.3f}, prepare;dur={(sent - decided) * 1e3:.3f}, "
-        f"upstream;dur={(now - sent) * 1e3:.3f}, total;dur={(now - begun) * 1e3:.3f}"
+        f"{text}prepare;dur={(sent - decided) * 1e3:.3f}, "
+        f"upstream;dur={(now - sent) * 1e3:.3f}, total;dur={total * 1e3:.3f}"
     )

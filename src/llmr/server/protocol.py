@@ -147,6 +147,10 @@ class Protocol(HttpToolsProtocol):
         min(idle, key=lambda pair: pair[0])[1].close()
         return True
 
+    def turn(self) -> float:
+        """Since when what has been read was there, as far as can be told; monotonic."""
+        return self._outbox.turn()
+
     def send(self, data: bytes) -> None:
         """Write, in the order of the calls."""
         self._outbox.write(self.transport, data)
@@ -226,6 +230,7 @@ class Protocol(HttpToolsProtocol):
     # --- reading ---
 
     def data_received(self, data: bytes) -> None:
+        self._outbox.turn()
         again = self._again
         if again is not None and self._part == IDLE and not self._lingering:
             body = again.body(data)

@@ -59,7 +59,10 @@ class Reloader:
             log.warning("server.host and server.port change with the next start")
         server = replace(config.server, host=bound.host, port=bound.port)
         gateway = Gateway(
-            replace(config, server=server), sandbox=before.sandbox, learner=before.learner
+            replace(config, server=server),
+            sandbox=before.sandbox,
+            learner=before.learner,
+            outbox=before.outbox,
         )
         inherit(gateway, before)
         return gateway

@@ -132,6 +132,7 @@ class Connection(asyncio.Protocol):
             # Bytes nobody asked for poison the connection: the next answer could not be trusted.
             self.transport.abort()
             return
+        self._outbox.turn()
         self._heard = True
         self._dry += len(data)
         try:
