@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llmr.core.board import Board
 from llmr.core.catalogue import Figure
 from llmr.core.decide import Decision, decide
 from llmr.core.learner import Learner
 from llmr.core.look import Now
+from llmr.core.quality.curve import Curve
 from llmr.errors import ApiError
 from tests.builders import NOW, POLICY, model, request, snapshot
 from tests.test_decide_laws import priced
@@ -55,6 +57,12 @@ def asked(rng: random.Random, size: int) -> dict[str, Any]:
     return fields
 
 
+def curve(rng: random.Random) -> Curve:
+    one, two, three = rng.sample(range(10), 3)
+    shares = (one, 0.6), (two, 0.3), (three, 0.1)
+    return Curve(rng.gauss(0.0, 1.0), rng.uniform(0.3, 1.5), shares)
+
+
 def outcome(*arguments: Any) -> Decision | str:
     try:
         return decide(*arguments)
@@ -69,7 +77,8 @@ def test_decisions_with_a_board_are_those_without(seed: int, count: int) -> None
     of, learner = rows(rng, count), Learner(rng.random)
     known, now = learner.publish(of, 0.0), NOW.monotonic
     requests = [request(**asked(rng, int(10 ** rng.uniform(0, 4)))) for _ in range(8)]
-    for _ in range(60):
+    requests += [replace(one, curve=curve(rng)) for one in requests * 3]
+    for _ in range(100):
         if rng.random() < 0.5:
             for row in rng.sample(of.models, rng.randint(0, 3)):
                 for _ in range(rng.randint(1, 40)):

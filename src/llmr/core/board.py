@@ -7,20 +7,31 @@ the kept rows lose less than `bound` at the request's own size, no other row can
 When the figures of a row change, it is that row which is looked at again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
 
 from msgspec import Struct
 
+from llmr.core.banded import BandedCell, Corner, Filter, banded
+from llmr.core.bands import EVEN
 from llmr.core.catalogue import Snapshot
-from llmr.core.figures import Figures, Loss, figures, figures_of, losses, thought_cap
+from llmr.core.figures import (
+    Figures,
+    Loss,
+    figures,
+    figures_of,
+    losses,
+    static,
+    thought_cap,
+)
 from llmr.core.look import INFINITE, MAY_NOT_FIT, Look
 from llmr.core.request import Request
 
 CELLS_KEPT = 2048  # some 5 KB each
 RESULTS_KEPT = 2048
-UNKNOWN: tuple[Figures, ...] = ((0.0,) * 8 + (-1,),)
+BANDED_KEPT = 512  # some 10 KB each
+UNKNOWN: tuple[Figures, ...] = ((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0, EVEN), 0.0, 0.0, -1),)
 SLACK = 1e-9  # what rounding could make of two equal losses
 
 
@@ -42,21 +53,22 @@ class Board:
         self._snapshot: Snapshot | None = None
         self._version = 0
         self._cells: dict[tuple[Any, ...], _Cell] = {}
+        self._banded: dict[tuple[Any, ...], BandedCell] = {}
         self._results: dict[Any, Any] = {}
         # By order: the cooling rows it was seen with, from when until when, and what is left.
         self.awake: dict[tuple[int, ...], Awake] = {}
 
-    def known(self, look: Look) -> "Board":
-        """Itself, without what no longer holds."""
+    def forget(self, look: Look) -> None:
+        """Forget what does not hold for this look."""
         if look.snapshot is not self._snapshot:
             self._snapshot = look.snapshot
             self._cells.clear()
+            self._banded.clear()
             self._results.clear()
             self.awake.clear()
         elif look.telemetry.version != self._version:
             self._results.clear()
         self._version = look.telemetry.version
-        return self
 
     def result(self, key: Any, work_out: Callable[[], Any]) -> Any:
         """What was worked out under this key from the telemetry in force."""
@@ -81,21 +93,43 @@ class Board:
             if cell is None and len(self._cells) >= CELLS_KEPT:
                 del self._cells[next(iter(self._cells))]
             cell = self._cells[key] = _cell(look, corner, count)
-        need, limit = look.tokens_needed(), request.max_tokens or 0
-        rows, prompt, output = cell.rows.values(), request.prompt_tokens, request.output_tokens
-        return losses(rows, request, prompt, output, need, limit), cell.bound
+        return losses(look, cell.rows.values()), cell.bound
+
+    def on_curve(self, look: Look, count: int, allowed: Filter) -> list[Loss]:
+        """The same for a prompt that was read; every row outside loses more than `count` inside."""
+        corner = _octaves(look.request)
+        key = (_alike(look), corner)
+        cell, bands = self._banded.get(key), look.snapshot.bands
+        moved: Sequence[Figures] = ()
+        if cell is not None and cell.version != look.telemetry.version:
+            moved = self._moved(look, cell.version)
+            if moved is UNKNOWN:
+                cell = None
+            else:
+                cell.move(look, bands, moved, corner)
+        if cell is None:
+            if len(self._banded) >= BANDED_KEPT:
+                del self._banded[next(iter(self._banded))]
+            cell = self._banded[key] = banded(look, bands, corner)
+        return cell.losses(look, bands, count, allowed)
+
+    def _moved(self, look: Look, since: int) -> tuple[Figures, ...]:
+        moved: tuple[Figures, ...] = self.result(
+            (since, *_alike(look)), lambda: _moved(look, since)
+        )
+        return moved
 
     def _brought_up(self, cell: _Cell, look: Look, corner: tuple[int, int, int]) -> bool:
         """Bring a cell up to the telemetry in force; False where it is too far behind."""
         since = cell.version
         if since == look.telemetry.version:
             return True
-        moved = self.result((since, *_alike(look)), lambda: _moved(look, since))
+        moved = self._moved(look, since)
         if moved is UNKNOWN:
             return False
         prompt, output, most = corner
         need = prompt * MAY_NOT_FIT
-        found = {i: loss for loss, i in losses(moved, look.request, prompt, output, need, most)}
+        found = {i: loss for loss, i in static(moved, look.request, prompt, output, need, most)}
         for row in moved:
             index = row[-1]
             if found.get(index, INFINITE) <= cell.bound:
@@ -139,16 +173,24 @@ def _high(low: int) -> int:
     return 2 * power if low > power else power + (power >> 1) or 1
 
 
+def _octaves(request: Request) -> Corner:
+    """The same, by octaves."""
+    most = request.max_tokens or 0
+    sizes = (request.prompt_tokens, request.output_tokens, most)
+    prompt, output, most = (1 << size.bit_length() >> 1 for size in sizes)
+    return prompt, output, most
+
+
 def _cell(look: Look, corner: tuple[int, int, int], count: int) -> _Cell:
     request, rows = look.request, figures(look)
     prompt, output, most = corner
     highest = _high(most)
     need = _high(prompt) * MAY_NOT_FIT + highest
-    surely = losses(rows, request, _high(prompt), _high(output), need, highest)
+    surely = static(rows, request, _high(prompt), _high(output), need, highest)
     best = nsmallest(count, surely)
     bound = best[-1][0] + SLACK if len(best) == count else INFINITE
     by_row = {row[-1]: row for row in rows}
-    perhaps = losses(rows, request, prompt, output, prompt * MAY_NOT_FIT, most)
+    perhaps = static(rows, request, prompt, output, prompt * MAY_NOT_FIT, most)
     return _Cell(
         look.telemetry.version, bound, {i: by_row[i] for loss, i in perhaps if loss <= bound}
     )

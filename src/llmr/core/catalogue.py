@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from math import log
 from typing import Any
 
 from msgspec import Struct
 
+from llmr.core.bands import EVEN, Able, Bands, Skill
 from llmr.core.price import UNKNOWN, Prices
 
 # Why a row is never a candidate of `auto`. It can still be pinned by name.
@@ -18,6 +20,9 @@ FAULT = "fault"
 
 # Suffixes that change how a known row is served, not what it is or whether it is paid for.
 VARIANTS = frozenset(("nitro", "floor", "exacto", "online"))
+
+
+LEAST = 0.005  # qualities nearer to 0 or 1 count as this near
 
 
 class Figure(Struct, frozen=True):
@@ -64,6 +69,12 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     barred: str | None = None
 
     @cached_property
+    def skill(self) -> Skill:
+        """What it can do as far as one may count on it: the logit of its quality, and by kind."""
+        sure = min(max(self.quality.cautious, LEAST), 1.0 - LEAST)
+        return log(sure / (1.0 - sure)), EVEN
+
+    @cached_property
     def target(self) -> str:
         """The name of this target in health state, logs and metrics."""
         return f"{self.upstream}/{self.id}"
@@ -107,6 +118,12 @@ class Snapshot(Struct, frozen=True, dict=True):
             tuple(sorted(s for s in sizes if s is not None)),
             tuple(sorted(t for t in times if t is not None)),
         )
+
+    @cached_property
+    def bands(self) -> Bands:
+        """The rows that `auto` may pick, by ability."""
+        rows = [(i, self.models[i]) for i in self.routable]
+        return Bands([Able(i, row.quality.cautious, row.skill) for i, row in rows])
 
     @cached_property
     def columns(self) -> dict[Any, Any]:

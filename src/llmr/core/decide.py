@@ -92,7 +92,7 @@ def decide(
     look = Look(request, snapshot, telemetry, policy, now)
     ranking = None
     if request.mode == "auto":
-        board = (board or Board()).known(look)
+        board = board or Board()
         ranking = rank(look, board)
         if not ranking.order:
             raise nothing_passed(look)

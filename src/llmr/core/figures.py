@@ -5,11 +5,13 @@ decision costs. Tests hold the two equal.
 """
 
 from collections.abc import Iterable
-from math import log
+from math import exp, log
 from typing import Any
 
+from llmr.core.bands import Skill
 from llmr.core.catalogue import Model
 from llmr.core.look import INFINITE, Look, kept
+from llmr.core.quality.curve import Curve
 from llmr.core.request import Request
 from llmr.core.scoring import (
     COST_FLOOR_USD,
@@ -26,9 +28,10 @@ PER_FLOOR = 1.0 / COST_FLOOR_USD
 LONGEST_THOUGHT = max(EFFORT_TOKENS.values())
 
 # Seconds to the first token and per token after it; USD per prompt token, per output token and
-# besides; quality; the context window and the longest answer in tokens; the row.
-Figures = tuple[float, float, float, float, float, float, float, float, int]
-Static = tuple[float, float, float, float, float, float, int]  # the same without seconds
+# besides; quality where no prompt was read, and skill where one was; the context window and the
+# longest answer in tokens; the row.
+Figures = tuple[float, float, float, float, float, float, Skill, float, float, int]
+Static = tuple[float, float, float, float, Skill, float, float, int]  # the same without seconds
 Loss = tuple[float, int]  # (−score + a constant, row)
 
 
@@ -48,16 +51,25 @@ def figures_of(look: Look, index: int) -> Figures | None:
     return None if row is None else _timed(look, row)
 
 
-def losses(
+def losses(look: Look, rows: Iterable[Figures]) -> list[Loss]:
+    """What each row loses that has room for the request, but for the caller's limits."""
+    request = look.request
+    need, limit = look.tokens_needed(), request.max_tokens or 0
+    prompt, output = request.prompt_tokens, request.output_tokens
+    if request.curve is None:
+        return static(rows, request, prompt, output, need, limit)
+    return _on_curve(rows, request, request.curve, need, limit)
+
+
+def static(
     rows: Iterable[Figures], request: Request, prompt: int, output: int, need: float, limit: int
 ) -> list[Loss]:
-    """What each row loses that has room for `need` tokens in its window, and writes `limit`.
+    """What each row loses where no prompt was read, for so many tokens of prompt and answer.
 
-    `prompt` and `output` are the tokens of the request to reckon with.
+    Those that have room for `need` tokens in their window, and write `limit`.
     """
-    weights = request.weights
-    by_latency, by_cost, by_quality = weights[0] / LATENCY_SPAN, weights[1] / COST_SPAN, weights[2]
-    felt = output * (STREAM_TAIL if request.stream else 1.0)
+    by_latency, by_cost, felt = _by(request, output)
+    by_quality = request.weights[2]
     return [
         (
             by_latency * log(first + felt * rate)
@@ -70,9 +82,72 @@ def losses(
             - by_quality * quality,
             index,
         )
-        for first, rate, per_in, per_out, besides, quality, window, most, index in rows
+        for first, rate, per_in, per_out, besides, quality, _, window, most, index in rows
         if need <= window and limit <= most
     ]
+
+
+def without_quality(
+    rows: Iterable[Figures], request: Request, prompt: int, output: int, need: float, limit: int
+) -> list[Loss]:
+    """The same by time and cost alone."""
+    by_latency, by_cost, felt = _by(request, output)
+    return [
+        (
+            by_latency * log(first + felt * rate)
+            + by_cost
+            * (
+                log(usd * PER_FLOOR)
+                if (usd := prompt * per_in + output * per_out + besides) > COST_FLOOR_USD
+                else 0.0
+            ),
+            index,
+        )
+        for first, rate, per_in, per_out, besides, _, _, window, most, index in rows
+        if need <= window and limit <= most
+    ]
+
+
+def _on_curve(
+    rows: Iterable[Figures], request: Request, curve: Curve, need: float, limit: int
+) -> list[Loss]:
+    """The same and what they lose by quality on a curve, in one go: `Curve.quality` written out."""
+    by_latency, by_cost, felt = _by(request, request.output_tokens)
+    by_quality = request.weights[2]
+    prompt, output = request.prompt_tokens, request.output_tokens
+    base, slope = curve.base, curve.slope
+    (one, first_share), (two, second_share), (three, third_share) = curve.kinds
+    return [
+        (
+            by_latency * log(first + felt * rate)
+            + by_cost
+            * (
+                log(usd * PER_FLOOR)
+                if (usd := prompt * per_in + output * per_out + besides) > COST_FLOOR_USD
+                else 0.0
+            )
+            - by_quality
+            / (
+                1.0
+                + exp(
+                    -base
+                    - slope * overall
+                    - first_share * kinds[one]
+                    - second_share * kinds[two]
+                    - third_share * kinds[three]
+                )
+            ),
+            index,
+        )
+        for first, rate, per_in, per_out, besides, _, (overall, kinds), window, most, index in rows
+        if need <= window and limit <= most
+    ]
+
+
+def _by(request: Request, output: int) -> tuple[float, float, float]:
+    """(weight of ln seconds, weight of ln USD, output tokens that are felt)."""
+    felt = output * (STREAM_TAIL if request.stream else 1.0)
+    return request.weights[0] / LATENCY_SPAN, request.weights[1] / COST_SPAN, felt
 
 
 def roomy(look: Look) -> int:
@@ -112,8 +187,8 @@ def _static(look: Look) -> list[Static]:
                 per_in, per_out, fee = rates[index] or UNPRICED
                 besides = thinking(model, effort, cap)[0] * per_out + fee
                 window, most = model.context_length or INFINITE, model.max_output or INFINITE
-                quality = model.quality.cautious
-                found.append((per_in, per_out, besides, quality, window, most, index))
+                able = model.quality.cautious, model.skill
+                found.append((per_in, per_out, besides, *able, window, most, index))
         return found
 
     rows: list[Static] = kept(look.snapshot.columns, "static", _key(look), work_out)

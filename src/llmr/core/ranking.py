@@ -32,6 +32,7 @@ def rank(look: Look, board: Board) -> Ranking:
 
     Leaves `look` at the spread of the token estimate that the ranking was made at.
     """
+    board.forget(look)
     found: Ranking = board.result(_shape(look), lambda: _rank(look, board))
     look.spread = found.spread
     return found
@@ -54,6 +55,7 @@ def _shape(look: Look) -> tuple[Any, ...]:
         request.max_cost_per_1k,
         request.max_cost_usd,
         look.policy.usable,
+        request.curve,
     )
 
 
@@ -65,7 +67,7 @@ def rank_well(look: Look, board: Board) -> tuple[int, ...]:
     def work_out() -> tuple[int, ...]:
         models = look.snapshot.models
         found = [pair for pair in all_losses(look) if look.resting(models[pair[1]]) is None]
-        return tuple(_ordered(look, _least(found), found))
+        return tuple(_ordered(look, found))
 
     order: tuple[int, ...] = board.result((_shape(look), look.spread, cold), work_out)
     return order
@@ -73,28 +75,25 @@ def rank_well(look: Look, board: Board) -> tuple[int, ...]:
 
 def _rank(look: Look, board: Board) -> Ranking:
     look.spread = MAY_NOT_FIT
-    found, bound = board.losses(look, RANKED + 1)
-    found = _within_limits(look, found)
-    best = _least(found)
-    # Whether so many as are wanted lose less than any row outside could.
-    enough = len(best) > RANKED and best[-1][0] < bound - NEAR
-    if not (enough or (found and bound == INFINITE)):
-        for spread in (MAY_NOT_FIT, SURELY_NOT):
-            # Where the token estimate cannot tell, a model is used only if none surely fits.
-            look.spread = spread
+    if look.request.curve is not None:
+        found = board.on_curve(look, RANKED + 1, lambda some: _within_limits(look, some))
+    else:
+        found, bound = board.losses(look, RANKED + 1)
+        found = _within_limits(look, found)
+        # Whether so many as are wanted lose less than any row outside could.
+        enough = sum(loss < bound - NEAR for loss, _ in found) > RANKED
+        if bound < INFINITE and not enough:
             found = all_losses(look)
-            if found:
-                break
-        best = _least(found)
-    return Ranking(tuple(_ordered(look, best, found)), look.spread)
+    if not found:
+        # Where the token estimate cannot tell, a model is used only if none surely fits.
+        look.spread = SURELY_NOT
+        found = all_losses(look)
+    return Ranking(tuple(_ordered(look, found)), look.spread)
 
 
 def all_losses(look: Look) -> list[Loss]:
     """What every row loses that passes the filters."""
-    request = look.request
-    need, limit = look.tokens_needed(), request.max_tokens or 0
-    prompt, output = request.prompt_tokens, request.output_tokens
-    return _within_limits(look, losses(figures(look), request, prompt, output, need, limit))
+    return _within_limits(look, losses(look, figures(look)))
 
 
 def _within_limits(look: Look, found: list[Loss]) -> list[Loss]:
@@ -103,13 +102,10 @@ def _within_limits(look: Look, found: list[Loss]) -> list[Loss]:
     return [pair for pair in found if look.over_limit(pair[1], look.terms(pair[1])) is None]
 
 
-def _least(found: list[Loss]) -> list[Loss]:
-    """The rows that lose least, and one more than will be ranked."""
-    return sorted(found)[: RANKED + 1] if len(found) < MANY else nsmallest(RANKED + 1, found)
-
-
-def _ordered(look: Look, best: list[Loss], found: list[Loss]) -> list[int]:
-    """The first rows in the documented order; `best` are the least of those found."""
+def _ordered(look: Look, found: list[Loss]) -> list[int]:
+    """The first rows in the documented order."""
+    some = len(found) < MANY
+    best = sorted(found)[: RANKED + 1] if some else nsmallest(RANKED + 1, found)
     if any(after[0] - before[0] < NEAR for before, after in pairwise(best)):
         last = best[-1][0] + NEAR
         order = _settled(look, sorted(pair for pair in found if pair[0] <= last))

@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from llmr.core import capability
 from llmr.core.body import Body
+from llmr.core.quality.curve import Curve
 from llmr.errors import bad_request
 
 PRIORITIES: dict[str, tuple[float, float, float]] = {
@@ -43,7 +44,8 @@ class Request(Struct, frozen=True):
     """A chat request as routing sees it.
 
     `mode` is auto, pinned or list. Token counts are estimates on a grid of 9 % steps, finer than
-    the estimate is good. `weights` are (latency, cost, quality) and add up to 1.
+    the estimate is good. `weights` are (latency, cost, quality) and add up to 1. `curve` is what
+    its prompt makes of the skill of a model, None where it was not read.
     """
 
     mode: str
@@ -62,6 +64,7 @@ class Request(Struct, frozen=True):
     effort: str | None = None
     stream: bool = False
     choices: int = 1
+    curve: Curve | None = None
 
 
 class _Part(Struct):

@@ -105,6 +105,8 @@ def terms(
         over = cost if cost > COST_FLOOR_USD else COST_FLOOR_USD
         cost_score = 1.0 - math.log(over / COST_FLOOR_USD) / COST_SPAN
     quality = model.quality.cautious
+    if request.curve is not None:
+        quality = request.curve.quality(model.skill)
     w = request.weights
     score = w[0] * latency_score + w[1] * cost_score + w[2] * quality
     return Terms(score, latency_score, cost_score, quality, first, first + tail, cost)

@@ -1,0 +1,1 @@
+"""What a prompt asks for, and how likely it is that a model answers it well."""
