@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmr.core.price import UNKNOWN, Prices
+from llmr.core.quality.ability import KNOWN_SD, Ability, of_probability
 
 # Why a row is never a candidate of `auto`. It can still be pinned by name.
 ROUTER = "router"
@@ -36,12 +37,20 @@ class Figure(Struct, frozen=True):
         return self.value - (self.sd or 0.0) if self.source == "estimated" else self.value
 
 
+def figure(ability: Ability) -> Figure:
+    """The mean quality of an ability; an estimate where published facts do not pin it down."""
+    value, sd = ability.probability, ability.probability_sd
+    known = ability.sources and sd <= KNOWN_SD
+    return Figure(round(value, 4), "published" if known else "estimated", round(sd, 4))
+
+
 class Model(Struct, frozen=True, kw_only=True, dict=True):
     """One row: a model as one upstream serves it.
 
     Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
-    after it. `quality` is the prior probability that an answer is good. A model that `thinks_aloud`
-    streams its reasoning, so the time it takes is known apart from the time to its first content.
+    after it. `quality` is the prior probability that an answer is good, `placed` how it was found
+    where it was worked out from public facts. A model that `thinks_aloud` streams its reasoning, so
+    the time it takes is known apart from the time to its first content.
     """
 
     id: str
@@ -62,6 +71,12 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     expires: str | None = None
     created: int | None = None
     barred: str | None = None
+    placed: Ability | None = None
+
+    @cached_property
+    def ability(self) -> Ability:
+        """What it can do by kind of task; the same on every kind where nobody told more."""
+        return self.placed or of_probability(self.quality.value, self.quality.sd)
 
     @cached_property
     def target(self) -> str:
