@@ -2,11 +2,12 @@
 
     python tools/boards.py
 
-Two tables: agreement in rank with each board, with it and without it; and models placed as if they
-were new, from facts that say nothing of their quality.
+Two tables: agreement in rank with each board, with it, without it, and without anything that its
+publisher measures; and models placed as if they were new, from facts that say nothing of quality.
 """
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,18 +39,26 @@ CATEGORIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "math": ("math", ("math",)),
     "logic": ("logic", ("logic",)),
 }
+# Boards that share their runs or their parts: leaving one out leaves its twin in.
+PUBLISHERS = (
+    re.compile("artificial_analysis_|aa_|scicode|terminal_bench_hard"),
+    re.compile("design_arena_"),
+    re.compile("arena_"),
+    re.compile("swe_bench_pro|swe_atlas_"),
+)
 NEWEST = 55
 UNDATED_S = 4_000_000_000
 
 
 class Agreement(NamedTuple):
-    """Rank correlations with one board over `models`, with the board known and left out."""
+    """Rank correlations with one board: all known, the board left out, its publisher left out."""
 
     name: str
     category: str
     models: int
     known: float
     left_out: float
+    unpublished: float
 
 
 def facts() -> list[Facts]:
@@ -91,29 +100,38 @@ def measured(ability: Ability, measures: str) -> float:
     )
 
 
-def without(rows: Sequence[Facts], boards: Sequence[Board], name: str) -> dict[str, Ability]:
-    """Everything placed as if one source did not exist."""
-    index = name.removeprefix("artificial_analysis_")
-    arena = name.removeprefix("design_arena_")
+def without(rows: Sequence[Facts], boards: Sequence[Board], names: set[str]) -> dict[str, Ability]:
+    """Everything placed as if some sources did not exist."""
     left = [
         replace(
             row,
-            indices={k: v for k, v in row.indices.items() if k != index},
-            arenas={k: v for k, v in row.arenas.items() if k[0] != arena},
+            indices={
+                k: v for k, v in row.indices.items() if f"artificial_analysis_{k}" not in names
+            },
+            arenas={k: v for k, v in row.arenas.items() if f"design_arena_{k[0]}" not in names},
         )
         for row in rows
     ]
-    return place(left, [board for board in boards if board.name != name])
+    return place(left, [board for board in boards if board.name not in names])
+
+
+def published_with(name: str, names: Iterable[str]) -> set[str]:
+    """The boards of one publisher."""
+    ours = [publisher for publisher in PUBLISHERS if publisher.match(name)]
+    return {name, *(other for other in names if any(p.match(other) for p in ours))}
 
 
 def agreements(rows: Sequence[Facts], boards: Sequence[Board]) -> Iterator[Agreement]:
     """The agreement with every source."""
     known = place(rows, boards)
-    for source in sources(rows, boards):
+    found = sources(rows, boards)
+    for source in found:
         names = [name for name in source.scores if name in known]
-        left_out = without(rows, boards, source.name)
-        both = [_rank(placed, source, names) for placed in (known, left_out)]
-        yield Agreement(source.name, CATEGORIES[source.measures][0], len(names), *both)
+        left_out = without(rows, boards, {source.name})
+        ours = published_with(source.name, [other.name for other in found])
+        unpublished = without(rows, boards, ours)
+        ranks = [_rank(placed, source, names) for placed in (known, left_out, unpublished)]
+        yield Agreement(source.name, CATEGORIES[source.measures][0], len(names), *ranks)
 
 
 def _rank(placed: dict[str, Ability], source: Source, names: Sequence[str]) -> float:
@@ -129,9 +147,11 @@ def by_category(found: Iterable[Agreement]) -> list[Agreement]:
     out = []
     for category, group in groups.items():
         models = sum(one.models for one in group)
-        known = sum(one.known * one.models for one in group) / models
-        left_out = sum(one.left_out * one.models for one in group) / models
-        out.append(Agreement("all of them", category, models, known, left_out))
+        known, left_out, unpublished = (
+            sum(rank * one.models for rank, one in zip(ranks, group, strict=True)) / models
+            for ranks in zip(*[one[3:] for one in group], strict=True)
+        )
+        out.append(Agreement("all of them", category, models, known, left_out, unpublished))
     return out
 
 
@@ -178,15 +198,15 @@ def _newcomer(what: str, guessed: dict[str, Ability], known: dict[str, Ability])
 def table(found: Sequence[Agreement]) -> list[str]:
     """The table of agreements, categories first."""
     lines = [
-        "| category | board | models | rank correlation, all facts | the board left out |",
-        "|---|---|---:|---:|---:|",
+        "| category | board | models | all facts | the board left out | its publisher left out |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for one in [*by_category(found), *found]:
         low, high = interval(one.left_out, one.models)
         wide = f" [{low:.2f}, {high:.2f}]" if one.name != "all of them" else ""
         lines.append(
             f"| {one.category} | {one.name} | {one.models} | {one.known:.3f} "
-            f"| {one.left_out:.3f}{wide} |"
+            f"| {one.left_out:.3f}{wide} | {one.unpublished:.3f} |"
         )
     return lines
 
