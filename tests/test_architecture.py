@@ -105,7 +105,7 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_the_core_is_pure() -> None:
-    for path in (SOURCE / "core").glob("*.py"):
+    for path in (SOURCE / "core").rglob("*.py"):
         names = {name.split(".")[0] for name in imports(path)} - {"llmr"}
         assert not names & PURE, path.name
         outside = {n for n in names if n not in {*CORE_OUTSIDE} and not is_standard(n)}
@@ -121,7 +121,7 @@ def is_standard(name: str) -> bool:
 def test_the_imports_of_the_core_have_no_cycle() -> None:
     graph = {
         path.stem: {name.split(".")[2] for name in imports(path) if name.startswith("llmr.core.")}
-        for path in (SOURCE / "core").glob("*.py")
+        for path in (SOURCE / "core").rglob("*.py")
     }
 
     def reach(start: str, seen: frozenset[str]) -> None:
@@ -144,7 +144,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 
 
 def test_every_public_definition_of_the_core_says_what_it_is() -> None:
-    for path in (SOURCE / "core").glob("*.py"):
+    for path in (SOURCE / "core").rglob("*.py"):
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path.name
         for node in tree.body:

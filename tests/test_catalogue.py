@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 from llmr import bundle
 from llmr.config import ModelRow
-from llmr.core import capability, openrouter, priors
+from llmr.core import capability, openrouter
 from llmr.core.catalogue import ALIAS, BATCH, NOT_CHAT, ROUTER, Figure, Model, Snapshot
 from llmr.core.decide import Now, Policy
 from llmr.core.explain import explain
+from llmr.core.quality.ability import PUBLISHED_SD
+from llmr.core.quality.facts import Facts
+from llmr.core.quality.placing import place
 from llmr.errors import ApiError
 from llmr.refresh import own_rows
 from tests.builders import NOW, decided, names
@@ -240,10 +243,13 @@ def test_rebased_indices_give_the_same_quality(
 
 def test_places_count_distinct_indices_from_the_lowest_to_the_highest() -> None:
     rows = [
-        priors.Facts(f"x/{at}", index, 1.0, None, False) for at, index in enumerate((7, 1, 7, 9))
+        Facts(f"author-{'abcd'[at]}/model", 1.0, indices={"intelligence": index})
+        for at, index in enumerate((7.0, 1.0, 7.0, 9.0))
     ]
-    found = priors.quality(rows)
-    assert [found[row.id].value for row in rows] == [0.625, 0.3, 0.625, 0.95]
+    placed = place(rows)
+    found = [placed[row.id].probability for row in rows]
+    assert found == pytest.approx([0.625, 0.3, 0.625, 0.95], abs=0.03)
+    assert found[0] == found[2]
 
 
 def test_a_higher_index_never_means_a_lower_quality() -> None:
@@ -260,7 +266,7 @@ def test_a_higher_index_never_means_a_lower_quality() -> None:
 def test_a_guess_is_no_surer_than_a_published_figure() -> None:
     guessed = [m.quality for m in REAL.models if m.quality.source == "estimated"]
     assert guessed
-    assert all((figure.sd or 0) > priors.PUBLISHED_SD for figure in guessed)
+    assert all((figure.sd or 0) > PUBLISHED_SD for figure in guessed)
     assert all(figure.cautious < figure.value for figure in guessed)
 
 
@@ -418,12 +424,12 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
 
 
-@pytest.mark.parametrize("name", ["catalogue.json", "latency.json"])
+@pytest.mark.parametrize("name", ["catalogue.json", "latency.json", "boards.json"])
 def test_the_data_files_hold_facts_with_date_and_source(name: str) -> None:
     parsed = json.loads((DATA / name).read_bytes())
     assert re.match(r"20\d\d-\d\d-\d\d", parsed["captured"])
     assert parsed.get("sources") or parsed["source"]
-    rows = parsed.get("data") or parsed["rows"]
+    rows = parsed.get("data") or parsed.get("rows") or parsed["boards"]
     assert not any("description" in row for row in rows if isinstance(row, dict))
     assert max(len(text) for text in texts(rows)) <= 120
 

@@ -1,4 +1,4 @@
-"""The data that ships with the package: the catalogue and the recorded latencies."""
+"""The data that ships with the package: the catalogue, recorded latencies, published boards."""
 
 from functools import cache
 from importlib.resources import files
@@ -8,6 +8,7 @@ import msgspec
 from llmr.core import openrouter
 from llmr.core.catalogue import Snapshot
 from llmr.core.priors import Percentiles, Recorded
+from llmr.core.quality.boards import Board
 
 
 class _Catalogue(msgspec.Struct):
@@ -18,6 +19,17 @@ class _Catalogue(msgspec.Struct):
 
 class _Latency(msgspec.Struct):
     rows: list[tuple[str, Percentiles, Percentiles]]
+
+
+class _Boards(msgspec.Struct):
+    boards: tuple[Board, ...]
+
+
+@cache
+def boards() -> tuple[Board, ...]:
+    """Published boards, their models joined to catalogue ids."""
+    raw = (files("llmr") / "data" / "boards.json").read_bytes()
+    return msgspec.json.decode(raw, type=_Boards).boards
 
 
 @cache
@@ -37,5 +49,6 @@ def catalogue(upstream: str = "openrouter") -> Snapshot:
         upstream=upstream,
         captured=bundle.captured,
         recorded=latency(),
+        boards=boards(),
         citation=bundle.citation,
     )

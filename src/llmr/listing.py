@@ -4,6 +4,7 @@ from typing import Any
 
 from llmr.core import capability
 from llmr.core.catalogue import Model, Snapshot
+from llmr.core.quality.kinds import KINDS
 from llmr.core.telemetry import Telemetry
 
 TOTAL_TOKENS = 300
@@ -27,6 +28,8 @@ def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
         "completion_cost_per_1k": _per_1k(base.get("completion")),
         "quality_score": model.quality.value,
         "quality_sd": model.quality.sd,
+        "quality_by_kind": {kind: round(model.ability.at(i), 4) for i, kind in enumerate(KINDS)},
+        "quality_sources": list(model.ability.sources),
         "context_length": model.context_length,
         "max_output_tokens": model.max_output,
         "supports": capability.names(model.supports),

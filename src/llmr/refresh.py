@@ -84,6 +84,7 @@ class Source:
             upstream=self.name,
             captured=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             recorded=bundle.latency(),
+            boards=bundle.boards(),
             citation=self.snapshot.citation,
         )
         self.origin, self.error = "live", None

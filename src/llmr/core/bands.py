@@ -5,13 +5,10 @@ from itertools import pairwise
 
 from msgspec import Struct
 
+from llmr.core.quality.ability import EVEN, Skill
 from llmr.core.quality.curve import Curve
-from llmr.core.quality.kinds import KINDS
 
 BANDS = 16
-EVEN = (0.0,) * len(KINDS)
-
-Skill = tuple[float, tuple[float, ...]]  # on the whole, and by kind, in logits
 
 
 class Able(Struct, frozen=True):

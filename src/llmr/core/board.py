@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import Struct
 
 from llmr.core.banded import BandedCell, Corner, Filter, banded
-from llmr.core.bands import EVEN
 from llmr.core.catalogue import Snapshot
 from llmr.core.figures import (
     Figures,
@@ -26,6 +25,7 @@ from llmr.core.figures import (
     thought_cap,
 )
 from llmr.core.look import INFINITE, MAY_NOT_FIT, Look
+from llmr.core.quality.ability import EVEN
 from llmr.core.request import Request
 
 CELLS_KEPT = 2048  # some 5 KB each

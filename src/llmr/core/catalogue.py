@@ -3,13 +3,13 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from math import log
 from typing import Any
 
 from msgspec import Struct
 
-from llmr.core.bands import EVEN, Able, Bands, Skill
+from llmr.core.bands import Able, Bands
 from llmr.core.price import UNKNOWN, Prices
+from llmr.core.quality.ability import KNOWN_SD, Ability, Skill, logit, of_probability
 
 # Why a row is never a candidate of `auto`. It can still be pinned by name.
 ROUTER = "router"
@@ -20,7 +20,6 @@ FAULT = "fault"
 
 # Suffixes that change how a known row is served, not what it is or whether it is paid for.
 VARIANTS = frozenset(("nitro", "floor", "exacto", "online"))
-
 
 LEAST = 0.005  # qualities nearer to 0 or 1 count as this near
 
@@ -41,12 +40,20 @@ class Figure(Struct, frozen=True):
         return self.value - (self.sd or 0.0) if self.source == "estimated" else self.value
 
 
+def figure(ability: Ability) -> Figure:
+    """The mean quality of an ability; an estimate where published facts do not pin it down."""
+    value, sd = ability.probability, ability.probability_sd
+    known = ability.sources and sd <= KNOWN_SD
+    return Figure(round(value, 4), "published" if known else "estimated", round(sd, 4))
+
+
 class Model(Struct, frozen=True, kw_only=True, dict=True):
     """One row: a model as one upstream serves it.
 
     Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
-    after it. `quality` is the prior probability that an answer is good. A model that `thinks_aloud`
-    streams its reasoning, so the time it takes is known apart from the time to its first content.
+    after it. `quality` is the prior probability that an answer is good, `placed` how it was found
+    where it was worked out from public facts. A model that `thinks_aloud` streams its reasoning, so
+    the time it takes is known apart from the time to its first content.
     """
 
     id: str
@@ -67,12 +74,17 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     expires: str | None = None
     created: int | None = None
     barred: str | None = None
+    placed: Ability | None = None
+
+    @cached_property
+    def ability(self) -> Ability:
+        """What it can do by kind of task; the same on every kind where nobody told more."""
+        return self.placed or of_probability(self.quality.value, self.quality.sd)
 
     @cached_property
     def skill(self) -> Skill:
         """What it can do as far as one may count on it: the logit of its quality, and by kind."""
-        sure = min(max(self.quality.cautious, LEAST), 1.0 - LEAST)
-        return log(sure / (1.0 - sure)), EVEN
+        return logit(min(max(self.quality.cautious, LEAST), 1.0 - LEAST)), self.ability.by_kind
 
     @cached_property
     def target(self) -> str:

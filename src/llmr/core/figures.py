@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from math import exp, log
 from typing import Any
 
-from llmr.core.bands import Skill
 from llmr.core.catalogue import Model
 from llmr.core.look import INFINITE, Look, kept
+from llmr.core.quality.ability import Skill
 from llmr.core.quality.curve import Curve
 from llmr.core.request import Request
 from llmr.core.scoring import (

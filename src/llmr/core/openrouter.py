@@ -12,7 +12,21 @@ import msgspec
 from msgspec.structs import replace
 
 from llmr.core import capability, price, priors
-from llmr.core.catalogue import ALIAS, BATCH, FAULT, NOT_CHAT, ROUTER, Figure, Model, Snapshot
+from llmr.core.catalogue import (
+    ALIAS,
+    BATCH,
+    FAULT,
+    NOT_CHAT,
+    ROUTER,
+    Figure,
+    Model,
+    Snapshot,
+    figure,
+)
+from llmr.core.quality.ability import Ability
+from llmr.core.quality.boards import INDICES, Board
+from llmr.core.quality.facts import Facts
+from llmr.core.quality.placing import place
 from llmr.core.scoring import usual_thinking
 
 # Chat-shaped rows that do something else than answer: moderation, code patching, routing.
@@ -35,19 +49,23 @@ def snapshot(
     upstream: str,
     captured: str,
     recorded: Mapping[str, priors.Recorded],
+    boards: Sequence[Board] = (),
     citation: str = "",
 ) -> Snapshot:
-    """A snapshot of one upstream's rows in the wire shape of `GET /models`."""
+    """A snapshot of one upstream's rows in the wire shape of `GET /models`.
+
+    `boards` are published boards beside what the rows themselves tell.
+    """
     good = {row["id"]: row for row in rows if _readable(row)}
-    facts = [_facts(row) for row in good.values() if _barred(row) is None]
-    quality = priors.quality(facts)
+    unknown = Facts("")
+    facts = [facts_of(row) for row in good.values() if _barred(row) is None]
+    abilities = place([*facts, unknown], boards)
     latency = priors.latency(good, recorded)
-    unknown = priors.Facts("", None, None, None, False)
-    placed = priors.quality([*facts, unknown])[""]
     models = []
     for model_id, row in good.items():
         ttft, tpot = latency[model_id]
-        models.append(_model(row, upstream, ttft, tpot, quality.get(model_id, placed)))
+        ability = abilities.get(model_id, abilities[unknown.id])
+        models.append(_model(row, upstream, ttft, tpot, ability))
     digest = hashlib.blake2b(msgspec.json.encode(list(good.values())), digest_size=6).hexdigest()
     return Snapshot(tuple(models), f"{upstream}-{digest}", {upstream: captured}, citation)
 
@@ -97,20 +115,45 @@ def _negative(row: Mapping[str, Any]) -> bool:
     return any(str(pricing.get(key, "")).startswith("-") for key in ("prompt", "completion"))
 
 
-def _facts(row: Mapping[str, Any]) -> priors.Facts:
+def facts_of(row: Mapping[str, Any]) -> Facts:
+    """What a row tells of its model, unreadable figures left out."""
     prices = price.parse(_object(row.get("pricing"))).base
     usd = None
     if "prompt" in prices and "completion" in prices:
         usd = float(prices["prompt"] * 3 + prices["completion"]) / 4 * 1e6 or None
-    index = _object(_object(row.get("benchmarks")).get("artificial_analysis"))
-    figure = index.get("intelligence_index")
-    return priors.Facts(
+    benchmarks = _object(row.get("benchmarks"))
+    return Facts(
         row["id"],
-        float(figure) if isinstance(figure, int | float) and abs(figure) < 1e6 else None,
         usd,
         _positive(row.get("created")),
         bool(_object(row.get("reasoning"))),
+        _indices(benchmarks),
+        _arenas(benchmarks),
     )
+
+
+def _indices(benchmarks: Mapping[str, Any]) -> dict[str, float]:
+    published = _object(benchmarks.get("artificial_analysis"))
+    read = {name: _figure(published.get(f"{name}_index")) for name in INDICES}
+    return {name: figure for name, figure in read.items() if figure is not None}
+
+
+def _arenas(benchmarks: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    ratings = benchmarks.get("design_arena")
+    out = {}
+    for entry in ratings if isinstance(ratings, list) else ():
+        arena, category = _object(entry).get("arena"), _object(entry).get("category")
+        if isinstance(arena, str) and isinstance(category, str):
+            elo = _figure(entry.get("elo"))
+            if elo is not None:
+                out[arena, category] = elo
+    return out
+
+
+def _figure(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 1e6:
+        return None
+    return float(value)
 
 
 def _model(
@@ -118,7 +161,7 @@ def _model(
     upstream: str,
     ttft: Figure,
     tpot: Figure,
-    quality: Figure,
+    ability: Ability,
 ) -> Model:
     architecture = _object(row.get("architecture"))
     limits = _object(row.get("top_provider"))
@@ -141,7 +184,8 @@ def _model(
         upstream=upstream,
         ttft_s=ttft,
         tpot_s=tpot,
-        quality=quality,
+        quality=figure(ability),
+        placed=ability,
         prices=prices,
         price_source="published" if prices.known else "unknown",
         # The row's own figure is the maximum over providers; the top provider may serve less.
