@@ -1,0 +1,97 @@
+"""Quality on a benchmark whose leaderboard is known, with what training saw of some models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmr.core.quality.artefact import Artefact, Form, Group
+from llmr.core.quality.heads import Heads, Reading, softmax
+from llmr.core.quality.predict import logit, sigma, widened
+from llmr.core.quality.table import Table
+from llmr.core.quality.task import Task
+
+PSEUDO_COUNT = 30.0  # prompts that the usual difficulty of training counts as
+UNKNOWN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One prompt: what the heads read, and what the second layer says, by group."""
+
+    reading: Reading
+    shares: dict[str, float]
+    tasks: dict[str, tuple[float, ...]]
+    factors: dict[str, list[float]]
+
+
+class Known:
+    """The predictor over one artefact: stateless, the same arguments give the same answer."""
+
+    __slots__ = ("_form", "_groups", "_heads", "_table")
+
+    def __init__(self, artefact: Artefact) -> None:
+        self._heads = Heads(artefact)
+        self._table = Table(artefact.vocabulary, artefact.known)
+        self._groups = artefact.groups
+        self._form: Form = artefact.form
+
+    def predict(
+        self, tasks: Sequence[Task], models: Sequence[str], priors: Mapping[str, float]
+    ) -> list[dict[str, float]]:
+        """For each task the quality, 0..1, by model."""
+        seen = [self._seen(task) for task in tasks]
+        given = [priors[model] for model in models if model in priors]
+        usual = sum(given) / len(given) if given else UNKNOWN
+        columns = {model: self._column(model, priors.get(model, usual), seen) for model in models}
+        return [{model: columns[model][n] for model in models} for n in range(len(seen))]
+
+    def _seen(self, task: Task) -> _Seen:
+        outputs = self._table.read(task.text).outputs
+        shares = softmax(outputs[: len(self._groups) + 1])
+        return _Seen(
+            self._heads.read(task),
+            {group.name: share for group, share in zip(self._groups, shares, strict=False)},
+            {g.name: softmax(outputs[slice(*g.tasks)]) for g in self._groups if _has(g.tasks)},
+            {g.name: outputs[slice(*g.factors)] for g in self._groups},
+        )
+
+    def _column(self, model: str, prior: float, seen: Sequence[_Seen]) -> list[float]:
+        """Quality of one model on every prompt, their mean held near its prior."""
+        home = [group for group in self._groups if model in group.models]
+        form = self._form
+        offsets = [self._offset(model, prior, home, one) for one in seen]
+        weight = len(seen) + PSEUDO_COUNT
+        usual = PSEUDO_COUNT * form.ease * 0.0
+        centre = (sum(offsets) + usual) / weight
+        spread = sum((offset - centre) ** 2 for offset in offsets)
+        spread = (spread + PSEUDO_COUNT * form.usual_spread) / weight
+        base = logit(prior) * widened(spread)
+        return [sigma(base + offset - centre) for offset in offsets]
+
+    def _offset(self, model: str, prior: float, home: Sequence[Group], seen: _Seen) -> float:
+        """What this prompt adds to the logit of the model's prior."""
+        own = total = 0.0
+        for group in home:
+            share = seen.shares[group.name]
+            total += share
+            own += share * group.slope * _said(group, model, seen)
+        return own + (1.0 - total) * self._general(prior, seen.reading)
+
+    def _general(self, prior: float, reading: Reading) -> float:
+        form = self._form
+        trust = min(1.0, reading.coverage / form.full_coverage)
+        slope = trust * form.gain * (reading.gain - form.usual_gain)
+        ease = trust * form.ease * (reading.ease - form.usual_ease)
+        return ease + slope * (logit(prior) - form.pivot)
+
+
+def _has(span: tuple[int, int]) -> bool:
+    return span[0] < span[1]
+
+
+def _said(group: Group, model: str, seen: _Seen) -> float:
+    """What a group's tasks and factors say of its model here, in logits over its mean."""
+    mean, tables, weights = group.models[model]
+    share = mean + sum(map(float.__mul__, weights, seen.factors[group.name]))
+    if tables:
+        share += sum(map(float.__mul__, tables, seen.tasks[group.name]))
+    return logit(min(max(share, 0.03), 0.97)) - logit(mean)

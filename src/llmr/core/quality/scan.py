@@ -1,0 +1,61 @@
+"""From text to features, in one pass: the ids of rows in the tables of the artefact.
+
+Everything that a harmless rewording changes is folded away first: case, spacing, the digits of
+numbers. What is left are words, pairs of neighbours, and a few counts in steps.
+"""
+
+MOST_WORDS = 240  # of the head of a long text
+MOST_LAST_WORDS = 80  # of its tail
+MOST_PAIRS = 160
+STEM = 6  # leading bytes that stand for a word nobody has seen
+
+_table = bytearray(c if c >= 128 or chr(c).isalnum() else 32 for c in bytes(range(256)).lower())
+for _digit in b"0123456789":
+    _table[_digit] = ord("0")
+FOLD = bytes(_table)
+"""Byte to byte: letters in lower case, every digit a 0, all else a space."""
+
+OPTIONS = frozenset(bytes([letter]) for letter in b"bcdefghij")
+SIZES = (24, 16, 20, 12, 10, 8, 8, 10, 4, 8, 8, 10, 2, 2, 6)
+"""How many steps each count has, in the order of `steps`."""
+
+
+def words(raw: bytes) -> list[bytes]:
+    """The words of a text in UTF-8, folded, in order; those of the middle of a long one left out."""
+    found = raw.translate(FOLD).split()
+    if len(found) > MOST_WORDS + MOST_LAST_WORDS:
+        found = found[:MOST_WORDS] + found[-MOST_LAST_WORDS:]
+    return found
+
+
+def steps(raw: bytes, found: list[bytes], distinct: set[bytes], foreign: int) -> tuple[int, ...]:
+    """The counts of a text, each as a step below its entry of `SIZES`.
+
+    Args:
+        raw: the text in UTF-8.
+        found: its words.
+        distinct: the set of its words.
+        foreign: bytes of the text beyond one a character.
+    """
+    count = raw.count
+    many = len(found) or 1
+    letters = len(b"".join(found)) or 1
+    digits = raw.translate(FOLD).count(b"0")
+    options = len(OPTIONS & distinct)
+    return (
+        min((many * many * many).bit_length(), 23),
+        min(2 * letters // many, 15),
+        min((digits * digits).bit_length(), 19),
+        min(16 * digits // letters, 11),
+        min((count(b"\\") ** 2).bit_length(), 9),
+        min(count(b"$").bit_length(), 7),
+        min(count(b"=").bit_length(), 7),
+        min((count(b"(") ** 2).bit_length(), 9),
+        min(count(b"?"), 3),
+        min(count(b'"').bit_length(), 7),
+        min(20 * count(b",") // many, 7),
+        options if options > 2 else 0,
+        1 if b"```" in raw else 0,
+        1 if b"___" in raw else 0,
+        min(foreign.bit_length(), 5),
+    )
