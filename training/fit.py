@@ -8,20 +8,21 @@ import scipy.sparse as sparse
 
 from llmr.core.quality.artefact import VERSION, Artefact, Form, Group, Vocabulary, Weights
 from llmr.core.quality.kinds import KINDS
-from llmr.core.quality.scan import SIZES
+from llmr.core.quality.scan import SIZES, STEM
 from llmr.core.quality.table import ZERO
 from training import labels
-from training.data import OWN, Row
+from training.data import Row
 from training.known import Fitted, known_layer
 from training.labels import Floats
-from training.matrix import STEM_SHARE, features, matrix, vocabulary
+from training.matrix import STEM_SHARE, features, matrix, of_steps, vocabulary
 from training.solve import classes, ridge
 
 LEAST_PROMPTS = 4
 ENTRIES = 20_000
-PENALTY = 4.0
+PENALTY = 5.0
 CLASS_PENALTY = 0.5
-OWN_WEIGHT = 0.5
+OWN_EASE = 0.02  # their ease is in their level; more would flatten what length does
+OWN_GAIN = 0.5
 CLIP = 99.95  # percentile of the weights of a column that the largest byte stands for
 
 
@@ -49,7 +50,7 @@ def targets(rows: Sequence[Row]) -> Targets:
     for number, row in enumerate(rows):
         if row.own:
             values[number, :3] = row.level, 0.0, row.gain
-            weights[number, :3] = 1.0, OWN_WEIGHT, OWN_WEIGHT
+            weights[number, :3] = 1.0, OWN_EASE, OWN_GAIN
         if row.tokens:
             values[number, 3], weights[number, 3] = np.log(row.tokens), 1.0
     sizes = kinds.sum(0)
@@ -112,16 +113,12 @@ def packed(weights: Floats, bias: Floats, known: Vocabulary) -> Weights:
     """A layer as whole numbers, the share of its stem already added to each word."""
     folded = _folded(weights[: len(known)], known)
     rows, scales = _bytes(folded)
-    from training.matrix import COUNT_SHARE
-
-    counts, count_scales = _bytes(weights[len(known) :] * COUNT_SHARE)
+    counts, count_scales = _bytes(of_steps(weights[len(known) :]))
     assert len(counts) == sum(SIZES) * len(bias)
     return Weights(len(bias), rows, scales, counts, count_scales, [float(b) for b in bias])
 
 
 def _folded(weights: Floats, known: Vocabulary) -> Floats:
-    from llmr.core.quality.scan import STEM
-
     folded = weights.copy()
     first = len(known.words)
     folded[first : first + len(known.stems)] *= STEM_SHARE
@@ -159,5 +156,3 @@ def _groups(known: Fitted, slopes: dict[str, float]) -> list[Group]:
         for name, tasks, factors, models in known.groups
     ]
 
-
-__all__ = ["OWN", "fit", "packed", "targets"]

@@ -17,7 +17,7 @@ from training.labels import Floats
 from training.solve import classes, ridge
 
 FACTORS = {"mmlu_pro": 4, "routellm_mmlu": 2, "uiuc": 4, "zeroeval_math_l5": 2, "zeroeval_crux": 2}
-PENALTY = {"mmlu_pro": 4.0, "routellm_mmlu": 16.0}
+PENALTY = {"mmlu_pro": 4.0, "routellm_mmlu": 8.0}
 USUAL_PENALTY = 4.0
 CLASS_PENALTY = 0.5
 BY_TASK = ("uiuc",)

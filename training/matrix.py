@@ -9,9 +9,13 @@ import scipy.sparse as sparse
 from llmr.core.quality.artefact import Vocabulary
 from llmr.core.quality.scan import MOST_PAIRS, SIZES, STEM, steps, words
 from llmr.core.quality.task import capped, stated
+from training.labels import Floats
 
 STEM_SHARE = 0.5  # stems carry less than words, so that words that are known speak for themselves
-COUNT_SHARE = 0.3
+COUNT_SHARE = 0.15
+TREND_SHARE = 1.0  # a straight line over the steps of a count costs less than steps of their own
+RUNS = (24, 24, 24, 20, 20, 20, *SIZES[2:])
+"""The steps that stand in one order: those of length and digits in each of three forms, the others."""
 Features = tuple[list[bytes], list[bytes], tuple[int, ...]]
 
 
@@ -41,8 +45,18 @@ def _frequent(counter: Counter[bytes], least: int) -> list[bytes]:
     return sorted(name for name, count in counter.items() if count >= least)
 
 
+def trends() -> Floats:
+    """One column for each run of steps, a line from -1 to 1 over it."""
+    columns = np.zeros((sum(RUNS), len(RUNS)))
+    start = 0
+    for number, size in enumerate(RUNS):
+        columns[start : start + size, number] = np.linspace(-TREND_SHARE, TREND_SHARE, size)
+        start += size
+    return columns
+
+
 def matrix(found: Sequence[Features], known: Vocabulary) -> sparse.csr_array:
-    """One row a prompt: vocabulary first, then every step of every count.
+    """One row a prompt: vocabulary first, then every step of every count, then their trends.
 
     A prompt's words and pairs have length about 1 however many there are.
     """
@@ -77,4 +91,12 @@ def matrix(found: Sequence[Features], known: Vocabulary) -> sparse.csr_array:
         values += [COUNT_SHARE] * len(SIZES)
         ends.append(len(values))
     shape = (len(found), len(known) + sum(SIZES))
-    return sparse.csr_array((np.array(values), np.array(columns), np.array(ends)), shape=shape)
+    made = sparse.csr_array((np.array(values), np.array(columns), np.array(ends)), shape=shape)
+    stepped_part = made[:, len(known) :] / COUNT_SHARE
+    return sparse.hstack([made, sparse.csr_array(stepped_part @ trends())]).tocsr()
+
+
+def of_steps(weights: Floats) -> Floats:
+    """What each step of each count adds, from the weights of the columns after the vocabulary."""
+    own = weights[: sum(SIZES)] * COUNT_SHARE
+    return np.asarray(own + trends() @ weights[sum(SIZES) :])

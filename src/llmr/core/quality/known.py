@@ -55,28 +55,34 @@ class Known:
         )
 
     def _column(self, model: str, prior: float, seen: Sequence[_Seen]) -> list[float]:
-        """Quality of one model on every prompt, their mean held near its prior."""
+        """Quality of one model on every prompt.
+
+        What training saw of it counts on prompts like those it was seen on; elsewhere its prior,
+        moved by how hard the prompt is for any model.
+        """
         home = [group for group in self._groups if model in group.models]
+        general = self._general(prior, [one.reading for one in seen])
+        base = logit(prior)
+        found = []
+        for one, value in zip(seen, general, strict=True):
+            for group in home:
+                share = one.shares[group.name]
+                value += share * (base + group.slope * _said(group, model, one) - value)
+            found.append(sigma(value))
+        return found
+
+    def _general(self, prior: float, readings: Sequence[Reading]) -> list[float]:
+        """The logit of any model with this prior on each prompt; their usual ease is taken off."""
         form = self._form
-        offsets = [self._offset(model, prior, home, one) for one in seen]
-        weight = len(seen) + PSEUDO_COUNT
-        usual = PSEUDO_COUNT * form.ease * 0.0
-        centre = (sum(offsets) + usual) / weight
+        offsets = [self._offset(prior, reading) for reading in readings]
+        weight = len(offsets) + PSEUDO_COUNT
+        centre = sum(offsets) / weight
         spread = sum((offset - centre) ** 2 for offset in offsets)
         spread = (spread + PSEUDO_COUNT * form.usual_spread) / weight
-        base = logit(prior) * widened(spread)
-        return [sigma(base + offset - centre) for offset in offsets]
+        base = logit(prior) * widened(spread) - centre
+        return [base + offset for offset in offsets]
 
-    def _offset(self, model: str, prior: float, home: Sequence[Group], seen: _Seen) -> float:
-        """What this prompt adds to the logit of the model's prior."""
-        own = total = 0.0
-        for group in home:
-            share = seen.shares[group.name]
-            total += share
-            own += share * group.slope * _said(group, model, seen)
-        return own + (1.0 - total) * self._general(prior, seen.reading)
-
-    def _general(self, prior: float, reading: Reading) -> float:
+    def _offset(self, prior: float, reading: Reading) -> float:
         form = self._form
         trust = min(1.0, reading.coverage / form.full_coverage)
         slope = trust * form.gain * (reading.gain - form.usual_gain)

@@ -16,7 +16,7 @@ FOLD = bytes(_table)
 """Byte to byte: letters in lower case, every digit a 0, all else a space."""
 
 OPTIONS = frozenset(bytes([letter]) for letter in b"bcdefghij")
-SIZES = (24, 16, 20, 12, 10, 8, 8, 10, 4, 8, 8, 10, 2, 2, 6)
+SIZES = (72, 60, 16, 12, 10, 8, 8, 10, 4, 8, 8, 10, 2, 2, 6)
 """How many steps each count has, in the order of `steps`."""
 
 
@@ -31,6 +31,9 @@ def words(raw: bytes) -> list[bytes]:
 def steps(raw: bytes, found: list[bytes], distinct: set[bytes], foreign: int) -> tuple[int, ...]:
     """The counts of a text, each as a step below its entry of `SIZES`.
 
+    Length and digits say another thing in a question with options, in one with figures or code, and in
+    prose: they have steps of their own in each.
+
     Args:
         raw: the text in UTF-8.
         found: its words.
@@ -39,22 +42,29 @@ def steps(raw: bytes, found: list[bytes], distinct: set[bytes], foreign: int) ->
     """
     count = raw.count
     many = len(found) or 1
-    letters = len(b"".join(found)) or 1
-    digits = raw.translate(FOLD).count(b"0")
+    joined = b"".join(found)
+    letters = len(joined) or 1
+    digits = joined.count(b"0")
     options = len(OPTIONS & distinct)
+    slashes, equals, brackets = count(b"\\"), count(b"="), count(b"(")
+    if options > 2:
+        form = 0
+    else:
+        options = 0
+        form = 1 if digits > 1 or slashes or equals or brackets else 2
     return (
-        min((many * many * many).bit_length(), 23),
+        24 * form + min((many * many * many).bit_length(), 23),
+        20 * form + min((digits * digits).bit_length(), 19),
         min(2 * letters // many, 15),
-        min((digits * digits).bit_length(), 19),
         min(16 * digits // letters, 11),
-        min((count(b"\\") ** 2).bit_length(), 9),
+        min((slashes * slashes).bit_length(), 9),
         min(count(b"$").bit_length(), 7),
-        min(count(b"=").bit_length(), 7),
-        min((count(b"(") ** 2).bit_length(), 9),
+        min(equals.bit_length(), 7),
+        min((brackets * brackets).bit_length(), 9),
         min(count(b"?"), 3),
         min(count(b'"').bit_length(), 7),
         min(20 * count(b",") // many, 7),
-        options if options > 2 else 0,
+        options,
         1 if b"```" in raw else 0,
         1 if b"___" in raw else 0,
         min(foreign.bit_length(), 5),
