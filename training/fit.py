@@ -8,17 +8,18 @@ import scipy.sparse as sparse
 
 from llmr.core.quality.artefact import VERSION, Artefact, Form, Group, Vocabulary, Weights
 from llmr.core.quality.kinds import KINDS
-from llmr.core.quality.scan import SIZES, STEM
+from llmr.core.quality.scan import OPTIONS_STEP, SIZES, STEM
 from llmr.core.quality.table import ZERO
 from training import labels
 from training.data import Row
-from training.known import Fitted, known_layer
+from training.ease import ease_layer
+from training.known import Fitted, Goal, known_layer
 from training.labels import Floats
 from training.matrix import STEM_SHARE, features, matrix, of_steps, vocabulary
 from training.solve import classes, ridge
 
 LEAST_PROMPTS = 4
-ENTRIES = 20_000
+ENTRIES = 12_000
 PENALTY = 5.0
 CLASS_PENALTY = 0.5
 OWN_EASE = 0.02  # their ease is in their level; more would flatten what length does
@@ -34,6 +35,11 @@ class Targets:
     kind_weights: Floats
     values: Floats
     weights: Floats
+    benchmark: Floats
+
+    def goal(self, words: int) -> Goal:
+        """What ease is fitted to, for a vocabulary of this size."""
+        return Goal(words, self.values[:, 1], self.weights[:, 1], self.benchmark)
 
 
 def targets(rows: Sequence[Row]) -> Targets:
@@ -42,7 +48,9 @@ def targets(rows: Sequence[Row]) -> Targets:
     values = np.zeros((len(rows), 4))
     weights = np.zeros((len(rows), 4))
     level = labels.levels(rows)
-    for name, members in labels.by_benchmark(rows).items():
+    benchmark = np.full(len(rows), -1.0)
+    for place, (name, members) in enumerate(labels.by_benchmark(rows).items()):
+        benchmark[members] = place
         scores, _ = labels.outcome_matrix([rows[number] for number in members])
         ease, ease_weight, gain, gain_weight = labels.items(scores)
         values[members, :3] = np.c_[np.full(len(members), level[name]), ease, gain]
@@ -55,7 +63,7 @@ def targets(rows: Sequence[Row]) -> Targets:
             values[number, 3], weights[number, 3] = np.log(row.tokens), 1.0
     sizes = kinds.sum(0)
     balanced = kinds @ (np.sqrt(sizes.mean() / np.maximum(sizes, 1.0)))
-    return Targets(kinds, balanced, values, weights)
+    return Targets(kinds, balanced, values, weights, benchmark)
 
 
 def fit(rows: Sequence[Row], form: Form, slopes: dict[str, float] | None = None) -> Artefact:
@@ -64,15 +72,15 @@ def fit(rows: Sequence[Row], form: Form, slopes: dict[str, float] | None = None)
     goal = targets(rows)
     whole = vocabulary(found, LEAST_PROMPTS)
     design = matrix(found, whole)
-    known = known_layer(rows, design)
-    heads = _heads(design, goal)
-    kept = _kept(design, whole, np.hstack([heads[0], known.weights]))
+    kept = _kept(design, whole, _heads(design, goal, len(whole))[0])
     design = matrix(found, kept)
-    known = known_layer(rows, design)
-    weights, bias = _heads(design, goal)
+    known = known_layer(rows, design, goal.goal(len(kept)))
+    weights, bias = _heads(design, goal, len(kept))
     usual = design @ weights + bias
     outcomes = np.array([not row.own for row in rows])
-    ease = (usual[:, len(KINDS)] + usual[:, len(KINDS) + 1])[outcomes]
+    options = np.array([one[2][OPTIONS_STEP] > 0 for one in found])
+    own = usual[:, len(KINDS) + 1] + options * (usual[:, -1] - usual[:, len(KINDS) + 1])
+    ease = (usual[:, len(KINDS)] + own)[outcomes]
     return Artefact(
         version=VERSION,
         kinds=list(KINDS),
@@ -84,10 +92,18 @@ def fit(rows: Sequence[Row], form: Form, slopes: dict[str, float] | None = None)
     )
 
 
-def _heads(design: sparse.csr_array, goal: Targets) -> tuple[Floats, Floats]:
+def _heads(design: sparse.csr_array, goal: Targets, words: int) -> tuple[Floats, Floats]:
     kinds = classes(design, goal.kinds, goal.kind_weights, CLASS_PENALTY)
     values = ridge(design, goal.values, goal.weights, PENALTY)
-    return np.hstack([kinds[0], values[0]]), np.r_[kinds[1], values[1]]
+    ease = goal.goal(words)
+    form = ease_layer(design, words, ease.ease, ease.weights, ease.benchmark)
+    blocks = [kinds, _column(values, 0), form, _column(values, 2), _column(values, 3)]
+    blocks.append(_column(values, 1))
+    return np.hstack([block[0] for block in blocks]), np.concatenate([block[1] for block in blocks])
+
+
+def _column(layer: tuple[Floats, Floats], number: int) -> tuple[Floats, Floats]:
+    return layer[0][:, number : number + 1], layer[1][number : number + 1]
 
 
 def _kept(design: sparse.csr_array, whole: Vocabulary, weights: Floats) -> Vocabulary:

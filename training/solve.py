@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from training.labels import Floats
 
 MOST_STEPS = 80
-CLASS_STEPS = 60
+CLASS_STEPS = 40
 
 
 def ridge(

@@ -60,7 +60,7 @@ class Heads:
             role = self._table.read(task.system).outputs
             share = SYSTEM_WORDS / (SYSTEM_WORDS + len(last.distinct))
             outputs = _mixed(outputs, role, share)
-        return _reading(outputs, coverage, task.tools)
+        return _reading(outputs, coverage, task.tools, last.options)
 
 
 def _inherited(last: Linear) -> float:
@@ -73,12 +73,13 @@ def _mixed(own: list[float], other: list[float], share: float) -> list[float]:
     return [a + share * (b - a) for a, b in zip(own, other)]
 
 
-def _reading(outputs: list[float], coverage: float, tools: int) -> Reading:
+def _reading(outputs: list[float], coverage: float, tools: int, options: int) -> Reading:
     logits = outputs[: len(KINDS)]
     if tools:
         logits[AGENT] += WITH_TOOLS
-    level, ease, gain, log_tokens = outputs[len(KINDS) :]
-    return Reading(softmax(logits), level + ease, gain, coverage, log_tokens)
+    level, ease, gain, log_tokens, of_choices = outputs[len(KINDS) :]
+    within = of_choices if options else ease
+    return Reading(softmax(logits), level + within, gain, coverage, log_tokens)
 
 
 def softmax(logits: list[float]) -> tuple[float, ...]:

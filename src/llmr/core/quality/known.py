@@ -1,7 +1,7 @@
 """Quality on a benchmark whose leaderboard is known, with what training saw of some models."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmr.core.quality.artefact import Artefact, Form, Group
 from llmr.core.quality.heads import Heads, Reading, softmax
@@ -9,6 +9,7 @@ from llmr.core.quality.predict import logit, sigma, widened
 from llmr.core.quality.table import Table
 from llmr.core.quality.task import Task
 
+ROUNDS = 20
 PSEUDO_COUNT = 30.0  # prompts that the usual difficulty of training counts as
 UNKNOWN = 0.5
 
@@ -18,7 +19,7 @@ class _Seen:
     """One prompt: what the heads read, and what the second layer says, by group."""
 
     reading: Reading
-    shares: dict[str, float]
+    shares: tuple[float, ...]  # of each group, and of none
     tasks: dict[str, tuple[float, ...]]
     factors: dict[str, list[float]]
 
@@ -38,7 +39,7 @@ class Known:
         self, tasks: Sequence[Task], models: Sequence[str], priors: Mapping[str, float]
     ) -> list[dict[str, float]]:
         """For each task the quality, 0..1, by model."""
-        seen = [self._seen(task) for task in tasks]
+        seen = _sized([self._seen(task) for task in tasks])
         given = [priors[model] for model in models if model in priors]
         usual = sum(given) / len(given) if given else UNKNOWN
         columns = {model: self._column(model, priors.get(model, usual), seen) for model in models}
@@ -49,7 +50,7 @@ class Known:
         shares = softmax(outputs[: len(self._groups) + 1])
         return _Seen(
             self._heads.read(task),
-            {group.name: share for group, share in zip(self._groups, shares, strict=False)},
+            shares,
             {g.name: softmax(outputs[slice(*g.tasks)]) for g in self._groups if _has(g.tasks)},
             {g.name: outputs[slice(*g.factors)] for g in self._groups},
         )
@@ -60,13 +61,13 @@ class Known:
         What training saw of it counts on prompts like those it was seen on; elsewhere its prior,
         moved by how hard the prompt is for any model.
         """
-        home = [group for group in self._groups if model in group.models]
+        home = [(n, group) for n, group in enumerate(self._groups) if model in group.models]
         general = self._general(prior, [one.reading for one in seen])
         base = logit(prior)
         found = []
         for one, value in zip(seen, general, strict=True):
-            for group in home:
-                share = one.shares[group.name]
+            for number, group in home:
+                share = one.shares[number]
                 value += share * (base + group.slope * _said(group, model, one) - value)
             found.append(sigma(value))
         return found
@@ -88,6 +89,31 @@ class Known:
         slope = trust * form.gain * (reading.gain - form.usual_gain)
         ease = trust * form.ease * (reading.ease - form.usual_ease)
         return ease + slope * (logit(prior) - form.pivot)
+
+
+def _sized(seen: list[_Seen]) -> list[_Seen]:
+    """The same prompts, their shares corrected by how common each group is among them.
+
+    Expectation maximisation over the sizes of the groups (Saerens, Latinne and Decaestecker 2002);
+    a single prompt hardly moves them from equal sizes.
+    """
+    if not seen:
+        return seen
+    many = len(seen[0].shares)
+    sizes = [1.0 / many] * many
+    shares = [one.shares for one in seen]
+    for _ in range(ROUNDS):
+        totals = [sum(column) for column in zip(*shares, strict=True)]
+        weight = len(seen) + PSEUDO_COUNT
+        sizes = [(total + PSEUDO_COUNT / many) / weight for total in totals]
+        shares = [_posterior(one.shares, sizes) for one in seen]
+    return [replace(one, shares=own) for one, own in zip(seen, shares, strict=True)]
+
+
+def _posterior(shares: tuple[float, ...], sizes: list[float]) -> tuple[float, ...]:
+    weighed = [share * size for share, size in zip(shares, sizes, strict=True)]
+    total = sum(weighed)
+    return tuple([value / total for value in weighed])
 
 
 def _has(span: tuple[int, int]) -> bool:

@@ -18,6 +18,8 @@ FOLD = bytes(_table)
 OPTIONS = frozenset(bytes([letter]) for letter in b"bcdefghij")
 SIZES = (72, 60, 16, 12, 10, 8, 8, 10, 4, 8, 8, 10, 2, 2, 6)
 """How many steps each count has, in the order of `steps`."""
+OPTIONS_STEP = 11
+"""Which of them counts the options of a question; 0 where it has none."""
 
 
 def words(raw: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from llmr.core.quality.artefact import Vocabulary, Weights
-from llmr.core.quality.scan import MOST_PAIRS, SIZES, STEM, steps, words
+from llmr.core.quality.scan import MOST_PAIRS, OPTIONS_STEP, SIZES, STEM, steps, words
 
 ZERO = 64
 LANE = 2  # bytes
@@ -30,11 +30,12 @@ class Words(dict[bytes, int]):
 
 
 class Linear(NamedTuple):
-    """Outputs of the layer, and the share of the text's words that have a row."""
+    """Outputs of the layer, the share of the text's words that have a row, what else was seen."""
 
     outputs: list[float]
     coverage: float
     distinct: set[bytes]
+    options: int
 
 
 class Table:
@@ -74,7 +75,7 @@ class Table:
         stepped = steps(raw, found, distinct, len(raw) - len(text))
         counts = sum([row[step] for row, step in zip(self._counts, stepped)])
         coverage = (known >> self._shift) / len(distinct) if distinct else 0.0
-        return Linear(self._outputs(rows, counts), coverage, distinct)
+        return Linear(self._outputs(rows, counts), coverage, distinct, stepped[OPTIONS_STEP])
 
     def _outputs(self, rows: int, counts: int) -> list[float]:
         number = rows >> self._shift
