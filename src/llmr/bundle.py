@@ -8,7 +8,10 @@ import msgspec
 from llmr.core import openrouter
 from llmr.core.catalogue import Snapshot
 from llmr.core.priors import Percentiles, Recorded
+from llmr.core.quality.artefact import VERSION, Artefact
 from llmr.core.quality.boards import Board
+from llmr.core.quality.heads import Heads
+from llmr.core.quality.known import Known
 
 
 class _Catalogue(msgspec.Struct):
@@ -52,3 +55,25 @@ def catalogue(upstream: str = "openrouter") -> Snapshot:
         boards=boards(),
         citation=bundle.citation,
     )
+
+
+@cache
+def quality() -> Artefact:
+    """What training found about prompts; read at first use."""
+    raw = (files("llmr") / "data" / "quality.msgpack").read_bytes()
+    artefact = msgspec.msgpack.decode(raw, type=Artefact)
+    if artefact.version != VERSION:
+        raise ValueError(f"quality.msgpack has version {artefact.version}, not {VERSION}")
+    return artefact
+
+
+@cache
+def heads() -> Heads:
+    """The heads of the bundled artefact."""
+    return Heads(quality())
+
+
+@cache
+def known() -> Known:
+    """The predictor for models that training saw outcomes of, and all others."""
+    return Known(quality())

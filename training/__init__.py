@@ -1,0 +1,1 @@
+"""From outcomes of models on prompts to the artefact that ships. Needs numpy and scipy."""
