@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install run test soak soak-memory bench lint check-python clean figures
+.PHONY: install run test soak soak-memory bench train lint check-python clean figures
 
 install: $(STAMP)  ## make .venv from the lock file
 
@@ -24,6 +24,11 @@ lint: $(DEV_STAMP)  ## style, types, and what grew too large
 
 bench: $(DEV_STAMP)  ## what a decision and a request cost here, beside nginx
 	@$(BIN)/python -m bench
+
+train: $(DEV_STAMP)  ## fit what prompts ask for, and measure it on prompts held out; minutes
+	@$(PIP) install --require-hashes -r requirements-train.lock
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m training
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m training evaluate
 
 figures: $(DEV_STAMP)  ## redraw the pictures of the README from the code and the data
 	@$(BIN)/python tools/figures.py

@@ -18,6 +18,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"config_file", "errors", "loops"},
     "config_file": {"errors"},
     "bundle": {"core"},
+    "quality": {"bundle", "core"},
+    "measures": set(),
+    "evaluation": {"measures"},
     "upstreams": {"outbox"},
     "execution": {"core", "errors", "upstreams", "watch"},
     "cache": {"config", "core", "errors", "execution"},
@@ -26,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway": {
         *(
             "accounting",
+            "bundle",
             "cache",
             "calls",
             "config",
@@ -66,7 +70,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "sandbox": set(),
     "cli": {
-        *("cache", "chaos", "config", "core", "errors", "gateway", "listing", "observe"),
+        *("bundle", "cache", "chaos", "config", "core", "errors", "evaluation", "gateway"),
+        *("listing", "observe", "quality"),
         *("router", "sandbox", "server"),
     },
 }

@@ -359,6 +359,7 @@ def test_a_decision_can_be_asked_for_without_sending(shared: Server, sandbox: Co
     assert {"batch", "alias", "router", "not_chat"} <= reasons
     assert sandbox.attempts() == []
     again = shared.request("GET", f"/v1/decisions/{account['id']}").json
+    assert account.pop("telling_words").keys() == {"hello"}  # told once, and not kept
     assert {**again, "outcome": None} == {**account, "outcome": None}
 
 

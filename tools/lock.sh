@@ -10,3 +10,4 @@ build=$(mktemp) && trap 'rm -f "$build"' EXIT
 printf 'hatchling>=1.27\neditables>=0.5\n' >"$build"
 "$uv" pip compile pyproject.toml "$build" --extra redis "${common[@]}" -o requirements.lock
 "$uv" pip compile pyproject.toml "$build" --extra redis --group dev "${common[@]}" -o requirements-dev.lock
+"$uv" pip compile --group pyproject.toml:train "${common[@]}" -o requirements-train.lock

@@ -1,9 +1,10 @@
 """How hard a prompt is within its benchmark: first by its form, then by its words.
 
-Length and digits make prompts harder in every benchmark of reasoning, whatever it is about; words say
-more, but of what training has seen alone. Fitted together, the words take what belongs to length, and an
-unseen benchmark is judged by words that mean nothing there. So the form is fitted first, within each
-benchmark and with each benchmark counting for the root of its size, and words only explain what is left.
+Length and digits make prompts harder in every benchmark of reasoning, whatever it is about; words
+say more, but of what training has seen alone. Fitted together, the words take what belongs to
+length, and an unseen benchmark is judged by words that mean nothing there. So the form is fitted
+first, within each benchmark and with each benchmark counting for the root of its size, and words
+only explain what is left.
 """
 
 import numpy as np

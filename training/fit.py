@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sparse
@@ -29,7 +30,7 @@ CLIP = 99.95  # percentile of the weights of a column that the largest byte stan
 
 @dataclass(frozen=True)
 class Targets:
-    """What the heads are fitted to, and the weight of each: prompts by (level, ease, gain, tokens)."""
+    """What the heads are fitted to, with weights: prompts by (level, ease, gain, tokens)."""
 
     kinds: Floats
     kind_weights: Floats
@@ -118,10 +119,7 @@ def _kept(design: sparse.csr_array, whole: Vocabulary, weights: Floats) -> Vocab
     chosen[np.argsort(-moves, kind="stable")[:ENTRIES]] = True
     names = [*whole.words, *whole.stems, *whole.pairs]
     ends = np.cumsum([0, len(whole.words), len(whole.stems), len(whole.pairs)])
-    lists = [
-        [names[n] for n in range(start, end) if chosen[n]]
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    lists = [[names[n] for n in range(start, end) if chosen[n]] for start, end in pairwise(ends)]
     return Vocabulary(*lists)
 
 
@@ -171,4 +169,3 @@ def _groups(known: Fitted, slopes: dict[str, float]) -> list[Group]:
         Group(name, tasks, factors, models, slopes.get(name, 1.0))
         for name, tasks, factors, models in known.groups
     ]
-

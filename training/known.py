@@ -1,8 +1,8 @@
 """The second layer: what models that outcomes exist of do on prompts like these.
 
-For each file of outcomes: which tasks it has, and a few factors that its models share. A model is its
-mean, its mean by task, and its weight on each factor; few numbers, so that the best of many models is
-not the one that was measured worst.
+For each file of outcomes: which tasks it has, and a few factors that its models share. A model is
+its mean, its mean by task, and its weight on each factor; few numbers, so that the best of many
+models is not the one that was measured worst.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ USUAL_PENALTY = 4.0
 CLASS_PENALTY = 0.3
 TASK_PSEUDO_COUNT = 5.0
 BY_TASK = ("uiuc", "routellm_mmlu")
-RESIDUAL_SHARE = {"uiuc": 0.3}  # of what factors say beside the tasks
+OWN_SLOPE = {"routellm_mmlu": 1.0}  # of many models, the best on easy prompts is picked too often
+RESIDUAL_SHARE = {"uiuc": 0.4}  # of what factors say beside the tasks
 Span = tuple[int, int]
 Block = tuple[Floats, Floats]
 Models = dict[str, tuple[float, list[float], list[float]]]
@@ -98,6 +99,8 @@ def _group(name: str, rows: list[Row], design: sparse.csr_array, general: Block)
     left = np.nan_to_num(scores - means)
     ease = design @ general[0] + general[1]
     slopes = ease.T @ left / (ease.T @ ease)
+    common = slopes.mean()
+    slopes = common + OWN_SLOPE.get(name, 0.0) * (slopes - common)
     left = left - ease @ slopes
     blocks: list[Block] = []
     tables = np.zeros((0, len(models)))

@@ -13,7 +13,10 @@ Floats = NDArray[np.float64]
 SPREAD = 1.5  # how much items of one benchmark differ, in logits: what a label is shrunk by
 LARGEST = 4.0
 ABILITY_RIDGE = 0.5
-SAME_MODEL = {"gpt41106preview": "gpt4turbo20240409", "mixtral8x7binstruct": "mixtral8x7binstructv01"}
+SAME_MODEL = {
+    "gpt41106preview": "gpt4turbo20240409",
+    "mixtral8x7binstruct": "mixtral8x7binstructv01",
+}
 
 
 def outcome_matrix(rows: Sequence[Row]) -> tuple[Floats, list[str]]:

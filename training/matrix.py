@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sparse
@@ -15,7 +16,7 @@ STEM_SHARE = 0.5  # stems carry less than words, so that words that are known sp
 COUNT_SHARE = 0.15
 TREND_SHARE = 1.0  # a straight line over the steps of a count costs less than steps of their own
 RUNS = (24, 24, 24, 20, 20, 20, *SIZES[2:])
-"""The steps that stand in one order: those of length and digits in each of three forms, the others."""
+"""The steps that stand in one order: of length and digits in each of three forms, the others."""
 Features = tuple[list[bytes], list[bytes], tuple[int, ...]]
 
 
@@ -25,7 +26,7 @@ def features(prompt: str) -> Features:
     raw = text.encode("utf-8", "replace")
     found = words(raw)
     distinct = set(found)
-    pairs = {a + b" " + b for a, b in zip(found[:MOST_PAIRS], found[1:MOST_PAIRS], strict=False)}
+    pairs = {a + b" " + b for a, b in pairwise(found[:MOST_PAIRS])}
     return sorted(distinct), sorted(pairs), steps(raw, found, distinct, len(raw) - len(text))
 
 

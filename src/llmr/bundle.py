@@ -12,6 +12,8 @@ from llmr.core.quality.artefact import VERSION, Artefact
 from llmr.core.quality.boards import Board
 from llmr.core.quality.heads import Heads
 from llmr.core.quality.known import Known
+from llmr.core.quality.predict import curve_of
+from llmr.core.request import Reader
 
 
 class _Catalogue(msgspec.Struct):
@@ -71,6 +73,13 @@ def quality() -> Artefact:
 def heads() -> Heads:
     """The heads of the bundled artefact."""
     return Heads(quality())
+
+
+@cache
+def reader() -> Reader:
+    """Reads prompts by the bundled artefact."""
+    layer, form = heads(), quality().form
+    return lambda task: curve_of(layer.read(task), form)
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from llmr import __version__, accounting
+from llmr import __version__, accounting, bundle
 from llmr.cache.flight import Flight
 from llmr.cache.key import deterministic
 from llmr.cache.memory import Entry, Memory
@@ -26,7 +26,7 @@ from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.learner import Learner
-from llmr.core.request import Request, normalised, parse
+from llmr.core.request import Request, normalised, parse, task_of
 from llmr.errors import ApiError
 from llmr.execution.executor import Executor
 from llmr.execution.types import HEADERS, Limits, Outcome
@@ -74,6 +74,7 @@ class Gateway:
         self.learner = learner or Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
         self._board = Board()
+        self._reader = bundle.reader() if config.routing.quality == "prompt" else None
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
         weights = config.routing.default_weights
         self._balanced = normalised(msgspec.to_builtins(weights))
@@ -186,7 +187,12 @@ class Gateway:
             priority=self.config.routing.priority,
             balanced=self._balanced,
             model_optional=surface == "route",
+            reader=self._reader,
         )
+
+    def telling(self, body: Body) -> dict[str, float] | None:
+        """The words of a prompt that told most; for its caller alone. None where it is not read."""
+        return None if self._reader is None else bundle.heads().telling(task_of(body))
 
     def decide(self, request: Request) -> Decision:
         """The decision for a request, from the state in force."""

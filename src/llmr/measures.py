@@ -15,8 +15,10 @@ LEVEL = 0.95
 WILLINGNESS = [0.0, *(10.0 ** (step / 4.0) for step in range(-12, 13))]
 
 
-def recovered(scores: Sequence[float], strong: Sequence[float], weak: Sequence[float]) -> list[float]:
-    """Share of the gap between two models that is got back, by number of prompts sent to the strong.
+def recovered(
+    scores: Sequence[float], strong: Sequence[float], weak: Sequence[float]
+) -> list[float]:
+    """Share of the gap between two models that is got back, by prompts sent to the strong one.
 
     The prompts with the highest scores go first; of equal scores, those that come first.
     """
@@ -175,8 +177,6 @@ def interval(
 ) -> tuple[float, float]:
     """95 % bootstrap interval of a measure over prompt numbers."""
     draw = Random(seed)
-    found = sorted(
-        measure(draw.choices(range(count), k=count)) for _ in range(resamples)
-    )
+    found = sorted(measure(draw.choices(range(count), k=count)) for _ in range(resamples))
     cut = round((1.0 - LEVEL) / 2.0 * resamples)
     return found[cut], found[-1 - cut]

@@ -1,7 +1,7 @@
 """Quality of answers before they are given: `predict`, for evaluation and for other programs.
 
-`priors` are what a leaderboard says of each model on the benchmark that the prompts come from. So the
-prompts of one call are what is known of that benchmark: its usual difficulty is the mean over
+`priors` are what a leaderboard says of each model on the benchmark that the prompts come from. So
+the prompts of one call are what is known of that benchmark: its usual difficulty is the mean over
 them, shrunk to that of the training prompts, which is all there is for a single prompt.
 """
 
@@ -25,16 +25,17 @@ def predict(
 
     Args:
         prompts: texts, or `messages` lists of the OpenAI form.
-        models: the names asked for. Those that training saw outcomes of have factors of their own; of
-            any other only its prior is known.
+        models: the names asked for. Those that training saw outcomes of have factors of their own;
+            of any other only its prior is known.
         priors: quality in 0..1 by name; a model without one gets the mean of the others.
         prices: not needed for quality; taken so that every predictor can be called alike.
     """
-    tasks = [_task(prompt) for prompt in prompts]
+    tasks = [task_of_prompt(prompt) for prompt in prompts]
     return bundle.known().predict(tasks, models, priors)
 
 
-def _task(prompt: Prompt) -> Task:
+def task_of_prompt(prompt: Prompt) -> Task:
+    """What a prompt asks for, be it a text or a conversation."""
     if isinstance(prompt, str):
         return Task(text=stated(capped(prompt)), characters=len(prompt))
     return task_of(prompt)

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check, show or describe the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+quality_app = typer.Typer(help="How good predictions of quality are.", no_args_is_help=True)
+app.add_typer(quality_app, name="quality")
 
 ConfigFile = Annotated[
     str | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.")
@@ -234,6 +236,19 @@ def chaos(
     from llmr.cli.chaos import run
 
     run(config, scenario or [], as_json)
+
+
+@quality_app.command("evaluate", epilog="Example: llmr quality evaluate --data outcomes/")
+def quality_evaluate(
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of outcomes; without it, the held-out tables.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the predictions of quality on outcomes, or show what training measured."""
+    from llmr.cli.quality import run as verb
+
+    verb(data, as_json)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from rich.markup import escape
 
 from llmr import config as configuration
 from llmr.cli.output import ms, print_json, say, table, usd
@@ -23,6 +24,7 @@ def dry_run(config: str | None, fields: Mapping[str, Any], as_json: bool) -> Non
     gateway = Gateway(configuration.load(config), assume_keys=True)
     body = Body(msgspec.json.encode(fields))
     account = explain(gateway.decide(gateway.request(body, {}, "route")))
+    account["telling_words"] = gateway.telling(body)
     if as_json:
         print_json(account)
         return
@@ -36,6 +38,9 @@ def show(account: Mapping[str, Any]) -> None:
     """A decision for a person: the choice and why, the candidates, what was left out."""
     weights = account["weights_used"]
     print(f"{account['selected_model']}\n{account['reason']}\n")
+    if told := account.get("telling_words"):
+        words = ", ".join(f"{word} {share:+.2f}" for word, share in told.items())
+        say(f"[dim]Words that told most (+ easier, - harder): {escape(words)}[/dim]\n")
     heading = ", ".join(f"{name} {share:.2f}" for name, share in weights.items())
     table(
         [

@@ -1,6 +1,7 @@
 """The account of a decision, worked out when asked for, from the inputs it was made of."""
 
 from datetime import UTC, datetime
+from math import hypot
 from typing import Any
 
 from llmr.core import capability
@@ -8,6 +9,9 @@ from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.core.figures import roomy
 from llmr.core.look import LIMITS
+from llmr.core.quality.ability import EVEN
+from llmr.core.quality.curve import Curve
+from llmr.core.quality.kinds import KINDS
 from llmr.core.ranking import place
 from llmr.core.request import Request
 from llmr.core.scoring import Terms
@@ -15,7 +19,7 @@ from llmr.core.scoring import Terms
 SHOWN = 8
 
 
-def shown(found: Terms, model: Model) -> dict[str, Any]:
+def shown(found: Terms, model: Model, curve: Curve | None) -> dict[str, Any]:
     """One candidate as the outside sees it."""
     return {
         "model": model.id,
@@ -23,6 +27,7 @@ def shown(found: Terms, model: Model) -> dict[str, Any]:
         "latency_score": round(found.latency_score, 6),
         "cost_score": round(found.cost_score, 6),
         "quality_score": round(found.quality, 6),
+        "quality_sd": _deviation(found.quality, model, curve),
         "composite_score": round(found.score, 6),
         "estimated_latency_ms": round(found.ttft_s * 1000.0, 1),
         "estimated_total_ms": round(found.total_s * 1000.0, 1),
@@ -32,11 +37,34 @@ def shown(found: Terms, model: Model) -> dict[str, Any]:
     }
 
 
+def _deviation(quality: float, model: Model, curve: Curve | None) -> float | None:
+    if curve is None:
+        return model.quality.sd
+    return round(quality * (1.0 - quality) * hypot(model.ability.sd, curve.doubt), 6)
+
+
+def prompt_account(curve: Curve | None) -> dict[str, Any] | None:
+    """What was read off the prompt; None where it was not read.
+
+    `difficulty` is the probability that a model which is right half of the time on the usual prompt
+    is wrong on this one. `coverage` is the share of its words that training knew.
+    """
+    if curve is None:
+        return None
+    return {
+        "kind": KINDS[curve.kinds[0][0]],
+        "kinds": {KINDS[kind]: round(share, 3) for kind, share in curve.kinds},
+        "difficulty": round(1.0 - curve.quality((0.0, EVEN)), 3),
+        "coverage": round(curve.coverage, 3),
+    }
+
+
 def top(decision: Decision, count: int = SHOWN) -> list[dict[str, Any]]:
     """The first candidates in the order in which they would be tried, with their terms."""
     look = decision.look()
     models = decision.snapshot.models
-    return [shown(look.terms(i), models[i]) for i in decision.chain[:count]]
+    curve = decision.request.curve
+    return [shown(look.terms(i), models[i], curve) for i in decision.chain[:count]]
 
 
 def weights_used(request: Request) -> dict[str, float]:
@@ -68,7 +96,10 @@ def reason(decision: Decision) -> str:
         )
     elif rest:
         text += f", ahead of {rest[0]['model']} ({rest[0]['composite_score']:.3f})"
-    return text + "."
+    read = prompt_account(request.curve)
+    if read is None:
+        return text + "."
+    return f"{text}. The prompt reads as {read['kind']}, difficulty {read['difficulty']:.2f}."
 
 
 def explain(decision: Decision) -> dict[str, Any]:
@@ -85,7 +116,7 @@ def explain(decision: Decision) -> dict[str, Any]:
             excluded.append({"model": model.id, "upstream": model.upstream, "reason": why})
             continue
         found, resting = look.terms(index), look.resting(model)
-        entry = shown(found, model)
+        entry = shown(found, model, request.curve)
         placed.append((place(found, model), entry | {"cooling": resting} if resting else entry))
     placed.sort(key=lambda pair: pair[0])
     candidates = [entry for _, entry in placed]
@@ -105,6 +136,7 @@ def explain(decision: Decision) -> dict[str, Any]:
             **{name: getattr(request, name) for name in (*LIMITS, "deadline_ms")},
             "preferred_models": list(request.preferred),
         },
+        "prompt": prompt_account(request.curve),
         "chain": [snapshot.models[i].id for i in decision.chain[:SHOWN]],
         "candidates": candidates,
         "excluded": excluded,

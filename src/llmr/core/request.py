@@ -3,7 +3,7 @@
 `parse` is the only place where the fields of a body are read. Nothing here keeps the words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, log2
 from typing import Any
 
@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from llmr.core import capability
 from llmr.core.body import Body
 from llmr.core.quality.curve import Curve
+from llmr.core.quality.task import SYSTEM, Task, capped, stated
 from llmr.errors import bad_request
 
 PRIORITIES: dict[str, tuple[float, float, float]] = {
@@ -38,6 +39,9 @@ DEFAULT_OUTPUT_TOKENS = 300
 MOST_TOKENS, MOST_CHOICES = 10**9, 128
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+Reader = Callable[[Task], Curve]
 
 
 class Request(Struct, frozen=True):
@@ -72,7 +76,9 @@ class _Part(Struct):
     text: str | None = None
 
 
-class _Message(Struct):
+class Message(Struct):
+    """A message as far as routing looks at it."""
+
     role: str
     content: str | list[_Part] | None = None
     tool_calls: Raw | UnsetType = UNSET
@@ -93,7 +99,7 @@ class _Fields(Struct):
 
     model: str | None = None
     models: list[str] | None = None
-    messages: list[_Message] | None = None
+    messages: list[Message] | None = None
     stream: bool | None = None
     tools: list[Raw] | None = None
     max_completion_tokens: int | None = None
@@ -124,7 +130,7 @@ SHAPES: dict[str, tuple[Any, str]] = {
     "max_cost_usd": (float, "a number"),
     "deadline_ms": (float, "a number"),
     "messages": (
-        list[_Message],
+        list[Message],
         "a list of {role, content}, content a text or a list of parts",
     ),
     "tools": (list[Raw], "a list of tools"),
@@ -163,10 +169,12 @@ def parse(
     priority: str = "balanced",
     balanced: tuple[float, float, float] = PRIORITIES["balanced"],
     model_optional: bool = False,
+    reader: Reader | None = None,
 ) -> Request:
     """The request in `body`, with wishes from `headers` (`x-llmr-…`) where the body has none.
 
-    `priority` and `balanced` are the configured default priority and its weights. Raises a 400 that
+    `priority` and `balanced` are the configured default priority and its weights; `reader` reads
+    the prompts of those who leave the choice to the router. Raises a 400 that
     names the field for every value routing relies on and cannot use.
     """
     read = _read(body)
@@ -197,6 +205,9 @@ def parse(
         needs |= FORMAT_NEEDS.get(read.response_format.type, 0)
     if read.modalities:
         needs |= capability.mask_of(read.modalities, capability.OUTPUTS)
+    curve = None
+    if reader is not None and mode == "auto":
+        curve = reader(task(read.messages or (), len(read.tools or ())))
     output = min(max_tokens or DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS) * choices
     return Request(
         mode,
@@ -215,6 +226,7 @@ def parse(
         effort,
         read.stream or False,
         choices,
+        curve,
     )
 
 
@@ -336,7 +348,7 @@ def normalised(weights: Mapping[str, float]) -> tuple[float, float, float]:
     return values[0] / total, values[1] / total, values[2] / total
 
 
-def _messages(messages: Sequence[_Message] | None) -> tuple[float, int]:
+def _messages(messages: Sequence[Message] | None) -> tuple[float, int]:
     """(estimated prompt tokens, needs) of the messages: bytes / 4, 4 a message, images by rule."""
     if not messages:
         raise bad_request(
@@ -356,6 +368,37 @@ def _messages(messages: Sequence[_Message] | None) -> tuple[float, int]:
         if message.tool_calls is not UNSET:
             size += len(memoryview(message.tool_calls))
     return tokens + size / 4, needs
+
+
+def task_of(body: Body) -> Task:
+    """What the request in a body asks for."""
+    read = _read(body)
+    return task(read.messages or (), len(read.tools or ()))
+
+
+def task(messages: Sequence[Message], tools: int = 0) -> Task:
+    """What is asked for, from the end of the conversation: its last turns and the system prompt."""
+    asked: list[str] = []
+    for message in reversed(messages):
+        if message.role == "user":
+            asked.append(_said(message))
+            if len(asked) == 2:
+                break
+    system = next((m for m in messages if m.role in ("system", "developer")), None)
+    return Task(
+        text=stated(asked[0]) if asked else "",
+        before=stated(asked[1]) if len(asked) > 1 else "",
+        system=_said(system)[:SYSTEM] if system is not None else "",
+        turns=len(messages),
+        tools=tools,
+    )
+
+
+def _said(message: Message) -> str:
+    content = message.content
+    if content is None or isinstance(content, str):
+        return capped(content or "")
+    return capped("\n".join([capped(part.text) for part in content if part.text]))
 
 
 def _limit(value: int | None) -> int | None:

@@ -13,6 +13,8 @@ AGENT = KINDS.index("agent")
 WITH_TOOLS = 1.0  # what declared tools add to the logit of `agent`
 FOLLOW_UP = 8.0  # words of a follow-up that count as much as the task before it
 NEW_TASK = 0.7  # the same where nothing points back
+LEVEL = len(KINDS)  # the column of the level of a prompt; that of its ease within it follows
+TELLING = 6  # words that are shown
 SYSTEM_WORDS = 1.0
 POINTING_BACK = frozenset(
     b"now instead again it that this these those them same also above previous more shorter longer "
@@ -46,6 +48,15 @@ class Heads:
     def __init__(self, artefact: Artefact) -> None:
         self._table = Table(artefact.vocabulary, artefact.heads)
 
+    def telling(self, task: Task) -> dict[str, float]:
+        """The words that say most about how easy a prompt is, and what each says in logits.
+
+        Words of the prompt: for the caller's own eyes, and never to be kept.
+        """
+        shares = self._table.shares(task.text, (LEVEL, LEVEL + 1))
+        most = sorted(shares, key=lambda pair: -abs(pair[1]))[:TELLING]
+        return {word.decode("utf-8", "replace"): round(share, 3) for word, share in most}
+
     def read(self, task: Task) -> Reading:
         """What this task asks for. Deterministic, linear in the capped text."""
         last = self._table.read(task.text)
@@ -70,7 +81,7 @@ def _inherited(last: Linear) -> float:
 
 
 def _mixed(own: list[float], other: list[float], share: float) -> list[float]:
-    return [a + share * (b - a) for a, b in zip(own, other)]
+    return [a + share * (b - a) for a, b in zip(own, other, strict=True)]
 
 
 def _reading(outputs: list[float], coverage: float, tools: int, options: int) -> Reading:

@@ -10,6 +10,8 @@ from llmr.core.quality.table import Table
 from llmr.core.quality.task import Task
 
 ROUNDS = 20
+STEPS = 6
+LEAST_SLOPE = 0.02
 PSEUDO_COUNT = 30.0  # prompts that the usual difficulty of training counts as
 UNKNOWN = 0.5
 
@@ -64,13 +66,13 @@ class Known:
         home = [(n, group) for n, group in enumerate(self._groups) if model in group.models]
         general = self._general(prior, [one.reading for one in seen])
         base = logit(prior)
-        found = []
+        values = []
         for one, value in zip(seen, general, strict=True):
             for number, group in home:
                 share = one.shares[number]
                 value += share * (base + group.slope * _said(group, model, one) - value)
-            found.append(sigma(value))
-        return found
+            values.append(value)
+        return _held(values, prior)
 
     def _general(self, prior: float, readings: Sequence[Reading]) -> list[float]:
         """The logit of any model with this prior on each prompt; their usual ease is taken off."""
@@ -89,6 +91,19 @@ class Known:
         slope = trust * form.gain * (reading.gain - form.usual_gain)
         ease = trust * form.ease * (reading.ease - form.usual_ease)
         return ease + slope * (logit(prior) - form.pivot)
+
+
+def _held(values: list[float], prior: float) -> list[float]:
+    """Logits as probabilities, moved so that the mean of many is nearly the prior."""
+    if not values:
+        return []
+    shift = 0.0
+    for _ in range(STEPS):
+        shares = [sigma(value + shift) for value in values]
+        slope = sum([share * (1.0 - share) for share in shares])
+        shift += (prior * len(shares) - sum(shares)) / max(slope, LEAST_SLOPE * len(shares))
+    shift *= len(values) / (len(values) + PSEUDO_COUNT)
+    return [sigma(value + shift) for value in values]
 
 
 def _sized(seen: list[_Seen]) -> list[_Seen]:

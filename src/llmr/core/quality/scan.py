@@ -23,7 +23,7 @@ OPTIONS_STEP = 11
 
 
 def words(raw: bytes) -> list[bytes]:
-    """The words of a text in UTF-8, folded, in order; those of the middle of a long one left out."""
+    """The words of a text in UTF-8, folded, in order, without the middle of a long one."""
     found = raw.translate(FOLD).split()
     if len(found) > MOST_WORDS + MOST_LAST_WORDS:
         found = found[:MOST_WORDS] + found[-MOST_LAST_WORDS:]
@@ -33,8 +33,8 @@ def words(raw: bytes) -> list[bytes]:
 def steps(raw: bytes, found: list[bytes], distinct: set[bytes], foreign: int) -> tuple[int, ...]:
     """The counts of a text, each as a step below its entry of `SIZES`.
 
-    Length and digits say another thing in a question with options, in one with figures or code, and in
-    prose: they have steps of their own in each.
+    Length and digits say another thing in a question with options, in one with figures or code, and
+    in prose: they have steps of their own in each.
 
     Args:
         raw: the text in UTF-8.

@@ -1,12 +1,14 @@
 """A linear layer over sparse features, in pure Python.
 
-The outputs of one row stand side by side in one large whole number, 16 bits each, so that adding two
-rows adds all their outputs at once: the sum over a text is one call of `sum`. An entry is a
+The outputs of one row stand side by side in one large whole number, 16 bits each, so that adding
+two rows adds all their outputs at once: the sum over a text is one call of `sum`. An entry is a
 byte with 64 for zero, and a last lane counts the rows, so that the zeros can be taken off again.
 At most 480 rows are added, of at most 127 each: no lane runs over.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from llmr.core.quality.artefact import Vocabulary, Weights
@@ -69,13 +71,21 @@ class Table:
         found = words(raw)
         distinct = set(found)
         known = sum(map(self._words.__getitem__, distinct))
-        rows = known + sum(
-            filter(None, map(self._pairs.get, zip(found[:MOST_PAIRS], found[1:MOST_PAIRS])))
-        )
+        rows = known + sum(filter(None, map(self._pairs.get, pairwise(found[:MOST_PAIRS]))))
         stepped = steps(raw, found, distinct, len(raw) - len(text))
-        counts = sum([row[step] for row, step in zip(self._counts, stepped)])
+        counts = sum([row[step] for row, step in zip(self._counts, stepped, strict=True)])
         coverage = (known >> self._shift) / len(distinct) if distinct else 0.0
         return Linear(self._outputs(rows, counts), coverage, distinct, stepped[OPTIONS_STEP])
+
+    def shares(self, text: str, columns: Sequence[int]) -> list[tuple[bytes, float]]:
+        """What each known word of a text adds to some columns together, as if it stood alone."""
+        found = []
+        for word in dict.fromkeys(words(text.encode("utf-8", "replace"))):
+            if row := self._words[word]:
+                lanes = self._lanes(row & ((1 << self._shift) - 1))
+                share = sum((lanes[column] - ZERO) * self._scales[column][0] for column in columns)
+                found.append((word, share))
+        return found
 
     def _outputs(self, rows: int, counts: int) -> list[float]:
         number = rows >> self._shift
@@ -84,7 +94,11 @@ class Table:
         return [
             (row - zeros) * norm * scale + count * count_scale + bias
             for row, count, (scale, count_scale), bias in zip(
-                self._lanes(rows), self._lanes(counts), self._scales, self._bias
+                self._lanes(rows)[:-1],
+                self._lanes(counts)[:-1],
+                self._scales,
+                self._bias,
+                strict=True,
             )
         ]
 
@@ -101,8 +115,7 @@ def _packed(entries: bytes, columns: int) -> list[int]:
     width = LANE * columns
     number = int.from_bytes
     return [
-        number(wide[start : start + width], "little") | one
-        for start in range(0, len(wide), width)
+        number(wide[start : start + width], "little") | one for start in range(0, len(wide), width)
     ]
 
 
