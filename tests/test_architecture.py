@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "llmr"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "outbox": set(),
+    "opinion": {"core", "errors", "observe"},
     "watch": set(),
     "core": {"errors"},
     "loops": {"errors"},
@@ -39,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "execution",
             "loops",
             "observe",
+            "opinion",
             "outbox",
         ),
         *("refresh", "ticket", "upstreams"),

@@ -404,6 +404,7 @@ def test_every_route_of_the_contract_is_documented(shared: Server) -> None:
         "/v1/models": "get",
         "/v1/decisions": "post",
         "/v1/decisions/{decision_id}": "get",
+        "/v1/feedback": "post",
     }
     for path, method in wanted.items():
         assert method in paths[path]

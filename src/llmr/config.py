@@ -107,11 +107,12 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Routing(Struct, frozen=True, forbid_unknown_fields=True):
-    """How `auto` chooses. `default_weights` are those of `balanced`."""
+    """How `auto` chooses. `default_weights` are those of `balanced`. `feedback`: learn from it."""
 
     priority: Priority = "balanced"
     default_weights: Weights = Weights()
     quality: Literal["prompt", "static"] = "prompt"
+    feedback: bool = True
     fallback_models: tuple[str, ...] = ()
 
 

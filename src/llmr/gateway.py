@@ -26,6 +26,7 @@ from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.learner import Learner
+from llmr.core.quality.feedback import Feedback
 from llmr.core.request import Request, normalised, parse, task_of
 from llmr.errors import ApiError
 from llmr.execution.executor import Executor
@@ -34,6 +35,7 @@ from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
 from llmr.observe.recorder import Recorder
 from llmr.observe.window import Window
+from llmr.opinion import corrected, learn, opinion_in
 from llmr.outbox import Outbox
 from llmr.refresh import Refresh, Source
 from llmr.ticket import Ticket
@@ -43,6 +45,7 @@ from llmr.wiring import origin
 log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
+CORRECT_S = 10.0  # at least, between two corrections by feedback: each is a new snapshot
 RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop that fails
 
 
@@ -73,6 +76,9 @@ class Gateway:
         self._refresh = Refresh(self.sources, self._publish_snapshot)
         self.learner = learner or Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
+        self._rows = self.snapshot  # without what feedback says of them
+        self._corrects_at = 0.0
+        self.feedback = Feedback()
         self._board = Board()
         self._reader = bundle.reader() if config.routing.quality == "prompt" else None
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
@@ -163,18 +169,28 @@ class Gateway:
             await asyncio.sleep(max(0.0, begun + wait - time.monotonic()))
 
     def _publish_snapshot(self, snapshot: Snapshot) -> None:
-        if (
-            snapshot.version == self.snapshot.version
-            and snapshot.captured == self.snapshot.captured
-        ):
+        if snapshot.version == self._rows.version and snapshot.captured == self._rows.captured:
             return
-        self.snapshot = snapshot
-        self.telemetry = self.learner.publish(snapshot, time.monotonic())
+        self.publish(snapshot)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Decide from these rows from now on."""
+        self._rows = snapshot
+        self._publish_rows()
+
+    def _publish_rows(self) -> None:
+        """Put the rows in force, with what feedback says of them."""
+        self.feedback.changed = False
+        self.snapshot = corrected(self._rows, self.feedback, time.time())
+        self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
 
     async def _publish_loop(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_S)
-            if self.learner.changed:
+            if self.feedback.changed and time.monotonic() >= self._corrects_at:
+                self._corrects_at = time.monotonic() + CORRECT_S
+                self._publish_rows()
+            elif self.learner.changed:
                 self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
 
     # --- deciding ---
@@ -253,6 +269,15 @@ class Gateway:
         if ticket.kept is not None:
             ticket.kept.record = record
             ticket.kept.attempts = outcome.attempts if outcome is not None else ()
+
+    def judge(self, data: bytes, tenant: bytes) -> dict[str, Any]:
+        """Learn from what a caller says of an answer: the body of `POST /v1/feedback`."""
+        if not self.config.routing.feedback:
+            text = "This router does not learn from feedback: routing.feedback is false."
+            raise ApiError(403, "feedback_off", text)
+        said = opinion_in(data)
+        worth = said.worth
+        return learn(self.feedback, self.decisions.find(said.of, tenant), worth, time.time())
 
     # --- for the other routes ---
 

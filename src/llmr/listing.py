@@ -29,7 +29,7 @@ def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
         "quality_score": model.quality.value,
         "quality_sd": model.quality.sd,
         "quality_by_kind": {kind: round(model.ability.at(i), 4) for i, kind in enumerate(KINDS)},
-        "quality_sources": list(model.ability.sources),
+        "quality_sources": [*model.ability.sources, *(["feedback"] if model.learned else [])],
         "context_length": model.context_length,
         "max_output_tokens": model.max_output,
         "supports": capability.names(model.supports),

@@ -52,8 +52,9 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
 
     Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
     after it. `quality` is the prior probability that an answer is good, `placed` how it was found
-    where it was worked out from public facts. A model that `thinks_aloud` streams its reasoning, so
-    the time it takes is known apart from the time to its first content.
+    where it was worked out from public facts, `learned` what feedback adds to its skill. A model
+    that `thinks_aloud` streams its reasoning, so the time it takes is known apart from the time to
+    its first content.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     created: int | None = None
     barred: str | None = None
     placed: Ability | None = None
+    learned: Skill | None = None
 
     @cached_property
     def ability(self) -> Ability:
@@ -84,6 +86,15 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def skill(self) -> Skill:
         """What it can do as far as one may count on it: the logit of its quality, and by kind."""
+        overall, by_kind = self.shipped_skill
+        if self.learned is None:
+            return overall, by_kind
+        more, by_more = self.learned
+        return overall + more, tuple(a + b for a, b in zip(by_kind, by_more, strict=True))
+
+    @cached_property
+    def shipped_skill(self) -> Skill:
+        """The same before anything that was learned from feedback here."""
         return logit(min(max(self.quality.cautious, LEAST), 1.0 - LEAST)), self.ability.by_kind
 
     @cached_property

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmr.core.catalogue import Model
 from llmr.core.decide import Decision
 from llmr.core.explain import explain
 from llmr.errors import ApiError
@@ -25,6 +26,18 @@ class Kept(Struct):
     tenant: bytes
     record: Record | None = None
     attempts: Sequence[Any] = ()
+    opinion: float | None = None  # what its caller said of the answer, 0..1
+
+    @property
+    def answered(self) -> Model | None:
+        """The row that answered, if one did."""
+        record, snapshot = self.record, self.decision.snapshot
+        if record is None or record.outcome != "ok" or record.model is None:
+            return None
+        for index in snapshot.by_id.get(record.model, ()):
+            if snapshot.models[index].upstream == record.upstream:
+                return snapshot.models[index]
+        return None
 
 
 class Decisions:
@@ -54,11 +67,16 @@ class Decisions:
         kept = self._kept[number % KEPT]
         return kept if kept is not None and kept.number == number else None
 
-    def explain(self, decision_id: str, tenant: bytes) -> dict[str, Any]:
-        """The whole account of a decision; raises a 404 where it is not there, or not yours."""
+    def find(self, decision_id: str, tenant: bytes) -> Kept:
+        """A kept decision; raises a 404 where it is not there, or not yours."""
         kept = self._find(decision_id)
         if kept is None or kept.tenant != tenant:
             raise self._absent(decision_id, known=kept is not None)
+        return kept
+
+    def explain(self, decision_id: str, tenant: bytes) -> dict[str, Any]:
+        """The whole account of a decision; raises a 404 where it is not there, or not yours."""
+        kept = self.find(decision_id, tenant)
         outcome = self._told(kept.record, kept.attempts) if kept.record is not None else None
         return {"id": decision_id, **explain(kept.decision), "outcome": outcome}
 

@@ -74,6 +74,7 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
     gateway.started, gateway.draining = before.started, before.draining
     gateway.decisions, gateway.window = before.decisions, before.window
     gateway.recorder, gateway.hops = before.recorder, before.hops
+    gateway.feedback = before.feedback
     if (old.cache, old.redis, old.routing, old.upstreams) == (
         *(new.cache, new.redis, new.routing, new.upstreams),
     ):
@@ -87,8 +88,7 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
         source.accessible, source.error, source.checked = (
             *(known.accessible, known.error, known.checked),
         )
-    gateway.snapshot = merge(source.snapshot for source in gateway.sources.values())
-    gateway.telemetry = gateway.learner.publish(gateway.snapshot, time.monotonic())
+    gateway.publish(merge(source.snapshot for source in gateway.sources.values()))
 
 
 def _rows(config: Config, name: str) -> object:

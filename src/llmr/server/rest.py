@@ -70,6 +70,7 @@ def build(application: Any) -> FastAPI:
     _documentation(app)
     _chat(app, application)
     _decisions(app)
+    _feedback(app)
     _catalogue(app)
     _state(app, application)
     _cache(app)
@@ -154,6 +155,17 @@ def _decisions(app: FastAPI) -> None:
     )
     async def decision(request: Request, decision_id: str) -> Any:
         return _gateway(request).decisions.explain(decision_id, request.scope["llmr.tenant"])
+
+
+def _feedback(app: FastAPI) -> None:
+    @app.post(
+        "/v1/feedback",
+        tags=["decisions"],
+        summary="What an answer was worth; the router learns from it",
+        openapi_extra=schemas.FEEDBACK,
+    )
+    async def feedback(request: Request) -> Any:
+        return _gateway(request).judge(await request.body(), request.scope["llmr.tenant"])
 
 
 def _catalogue(app: FastAPI) -> None:

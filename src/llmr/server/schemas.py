@@ -74,4 +74,5 @@ def _body(required: list[str], example: dict[str, Any]) -> dict[str, Any]:
 _ASK = {"messages": [{"role": "user", "content": "Hello!"}]}
 CHAT = _body(["model", "messages"], {"model": "auto", **_ASK})
 ROUTE = _body(["messages"], {**_ASK, "priority": "cost"})
+FEEDBACK = _body(["decision_id"], {"decision_id": "dec-1f2e3d4c-1", "score": 0.9})
 DECISION = _body(["messages"], {"model": "auto:quality", **_ASK})
