@@ -9,7 +9,7 @@ from bench.load import Compared
 from bench.process import ONE, TWO, InFlight, Start
 from bench.secure import Secure
 from bench.settings import Settings
-from bench.stand import DIRECT, NGINX, ROUTER
+from bench.stand import DIRECT, NGINX, READING, ROUTER
 from bench.wire import Latency, Streams, Throughput
 
 LEAST = 1e-9
@@ -113,6 +113,9 @@ def _throughput(figures: Throughput, method: Settings) -> Iterator[Row]:
     by = {name: measured.per_s for name, measured in figures.busy.items()}
     name = f"throughput, {method.connections} connections / nginx"
     yield Row(name, 0.42, _ratio(by), "×", True, by, "/s")
+    if READING in by:
+        ratio = by[READING] / by[NGINX] if by.get(NGINX) else None
+        yield Row("the same with prompts read / nginx", 0.22, ratio, "×", True)
 
 
 def _latency(figures: Latency) -> Iterator[Row]:
@@ -124,6 +127,10 @@ def _latency(figures: Latency) -> Iterator[Row]:
     ):
         by = added(compared, share)
         yield Row(name, target, _ratio(by), "×", False, by, "µs")
+    found = added(figures.small, "p50")
+    if READING in found and found.get(NGINX):
+        more = found[READING] - found[NGINX]
+        yield Row("added p50 with prompts read, beyond nginx's", 60.0, more, "µs")
     name = "Server-Timing beside an outside clock, p95"
     for untold in (figures.small[ROUTER].untold, figures.beat[ROUTER].untold):
         yield Row(name, 0.3, untold.p95 / 1000, "ms")

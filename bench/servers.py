@@ -29,7 +29,9 @@ server: {{host: 127.0.0.1, port: 0}}
 upstreams:
   openrouter: {{base_url: "http://127.0.0.1:{port}/v1", api_key: bench-dummy-key}}
 {more}state: {{path: "{folder}/state.db"}}
+routing: {{quality: static}}
 """
+READING_CONFIG = ROUTER_CONFIG.replace("static", "prompt")
 
 OWN_UPSTREAM = """\
   {name}: {{base_url: "http://127.0.0.1:{port}/v1", models: [{{id: {name}}}]}}

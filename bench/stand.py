@@ -10,10 +10,12 @@ from bench.children import Child, cores
 from bench.compiler import Programs, compiled
 from bench.load import Compared, Job, Request
 from bench.payload import Target
-from bench.servers import start_nginx, start_router, start_upstream
+from bench.servers import READING_CONFIG, start_nginx, start_router, start_upstream
+from bench.servers import router as router_with
 from bench.settings import Settings
 
 DIRECT, ROUTER, NGINX = "direct", "router", "nginx"
+READING = "reading"  # the router that reads every prompt
 
 Starter = Callable[[int, Path], tuple[Child, Target]]  # from the upstream's port, in a folder
 
@@ -100,6 +102,10 @@ def standing(
         if (nginx := start_nginx(port, folder)) is not None:
             servers[NGINX], targets[NGINX] = nginx
             stack.enter_context(nginx[0])
+        home = folder / READING
+        reading, target = router_with(READING_CONFIG, port=port, folder=home, more="")
+        servers[READING], targets[READING] = reading, target
+        stack.enter_context(reading)
         for name, start in peers.items():
             servers[name], targets[name] = start(port, folder)
             stack.enter_context(servers[name])
