@@ -4,10 +4,13 @@
 """
 
 import argparse
+import gzip
 import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +29,7 @@ from llmr.core.explain import explain
 from llmr.core.request import Request
 from llmr.gateway import Gateway
 
+QUESTIONS = Path(__file__).parent.parent / "training" / "data" / "routellm_mmlu.jsonl.gz"
 MOVED = 8  # models that answered between two vectors
 LARGE_SHARE = 10  # the large catalogue gets a tenth of the repetitions
 
@@ -50,17 +54,19 @@ class Catalogue(Struct, frozen=True):
 
 
 class DecisionFigures(Struct, frozen=True):
-    """Everything this part measures."""
+    """Everything this part measures. `read`: from bytes to decision with the prompt read."""
 
     usual: Catalogue
     large: Catalogue
     parse_small: Spread
     parse_large: Spread
+    read: Spread
 
 
 def run(settings: Settings) -> DecisionFigures:
     """Measure all of it in this process."""
-    gateway = Gateway(configuration.build({}, {}), assume_keys=True)
+    static = configuration.build({"routing": {"quality": "static"}}, {})
+    gateway = Gateway(static, assume_keys=True)
     mix = [gateway.request(Body(body), {}, "route") for body in bodies(settings.shapes, None)]
     rows, (usual, large) = gateway.snapshot, settings.catalogues
     gateway.snapshot = grown(rows, usual)
@@ -76,7 +82,34 @@ def run(settings: Settings) -> DecisionFigures:
         repeats=settings.repeats // LARGE_SHARE,
         samples=max(1, settings.samples // LARGE_SHARE),
     )
-    return DecisionFigures(first, over_catalogue(gateway, mix, fewer), parses[0], parses[1])
+    second = over_catalogue(gateway, mix, fewer)
+    return DecisionFigures(first, second, parses[0], parses[1], with_prompts_read(settings))
+
+
+def with_prompts_read(settings: Settings) -> Spread:
+    """From the bytes of requests with real questions to their decisions, after new telemetry."""
+    gateway = Gateway(configuration.build({}, {}), assume_keys=True)
+    gateway.snapshot = grown(gateway.snapshot, settings.catalogues[0])
+    sent = [ask(prompt, number) for number, prompt in enumerate(questions(settings.shapes))]
+    found: list[float] = []
+    for number in range(settings.passes + 1):
+        renew(gateway)
+        took = timed_each(lambda data: gateway.decide(parsed(gateway, data)), sent)
+        found += took if number else []
+    return spread(found)
+
+
+def questions(count: int) -> list[str]:
+    """Questions of MMLU, as they are in `training/data`."""
+    with gzip.open(QUESTIONS, "rb") as lines:
+        return [msgspec.json.decode(line)["prompt"] for line in islice(lines, count)]
+
+
+def ask(prompt: str, number: int) -> bytes:
+    """A request with this prompt, of each priority in turn."""
+    priority = ("speed", "cost", "quality", "balanced")[number % 4]
+    message = {"role": "user", "content": prompt}
+    return msgspec.json.encode({"model": "auto", "priority": priority, "messages": [message]})
 
 
 def over_catalogue(gateway: Gateway, mix: list[Request], settings: Settings) -> Catalogue:

@@ -91,6 +91,9 @@ def rows(figures: Figures, method: Settings) -> list[Row]:
         ):
             name = f"decision, {catalogue.routable:,} models, p99"
             found.append(Row(name, limit, catalogue.cold.p99, "µs"))
+        read = figures.decision.read
+        found.append(Row("decision with the prompt read, p50", 60.0, read.p50, "µs"))
+        found.append(Row("decision with the prompt read, p99", 250.0, read.p99, "µs"))
     if figures.workers is not None:
         by = {name: measured.per_s for name, measured in figures.workers.items()}
         two = by[TWO] / max(LEAST, by[ONE])

@@ -43,7 +43,7 @@ def test_a_quick_measurement_measures_everything(
     assert report.quick
     assert report.method == QUICK
     assert report.rows == [as_data(row) for row in rows(report.figures, QUICK)]
-    assert len(report.rows) == 22
+    assert len(report.rows) == 24
 
     figures = report.figures
     assert figures.decision is not None
