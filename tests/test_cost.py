@@ -19,7 +19,7 @@ from llmr.sandbox.process import SandboxProcess
 from tests.harness import Server, upstream
 
 # Calls per request, as counted last: to be lowered when a request became cheaper.
-CALLS = {"whole": 342, "stream": 2705, "cached": 259}
+CALLS = {"whole": 342, "stream": 2705, "cached": 214, "read": 460}
 MARGIN = 1.5  # interpreters count differently; twice the cost is beyond it
 
 WARM_UP, BATCHES, BATCH = 40, 12, 10
@@ -37,13 +37,16 @@ class Calls:
 
 
 @pytest.fixture
-def counted(sandbox_process: SandboxProcess) -> Iterator[tuple[Server, Calls]]:
-    """A server whose thread counts its calls."""
+def counted(
+    sandbox_process: SandboxProcess, request: pytest.FixtureRequest
+) -> Iterator[tuple[Server, Calls]]:
+    """A server whose thread counts its calls; it reads prompts where it is asked to."""
     calls = Calls()
     with ExitStack() as stack:
         threading.setprofile(calls)
         try:
-            server = stack.enter_context(Server(upstream(sandbox_process.base_url), sandbox=True))
+            tree = upstream(sandbox_process.base_url, routing={"quality": request.param})
+            server = stack.enter_context(Server(tree, sandbox=True))
         finally:
             threading.setprofile(None)  # threads that begin later are not counted
         yield server, calls
@@ -70,8 +73,14 @@ def least(server: Server, calls: Calls, **body: Any) -> float:
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or coverage has the hooks")
 @pytest.mark.parametrize(
-    ("kind", "body"),
-    [("whole", {}), ("stream", {"stream": True}), ("cached", {"temperature": 0})],
+    ("counted", "kind", "body"),
+    [
+        ("static", "whole", {}),
+        ("static", "stream", {"stream": True}),
+        ("static", "cached", {"temperature": 0}),
+        ("prompt", "read", {}),
+    ],
+    indirect=["counted"],
 )
 def test_a_healthy_request_costs_no_more_calls_than_it_did(
     counted: tuple[Server, Calls], kind: str, body: dict[str, Any]

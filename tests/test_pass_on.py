@@ -106,6 +106,18 @@ def test_text_passes_undecoded(text: str) -> None:
     assert alike([ROLE, FIRST, event({"content": text}, ascii_only=False) * 5]) == 1
 
 
+def padded(text: str, noise: str, **more: Any) -> bytes:
+    return event({"content": text}, **more)[:-3] + f',"obfuscation":"{noise}"}}\n\n'.encode()
+
+
+def test_text_with_noise_behind_it_passes_undecoded() -> None:
+    events = [padded("so", noise) for noise in ("", "x", "Zq81", "longer than that")]
+    assert alike([ROLE, *events]) == 3
+    assert alike([ROLE, events[0], b"".join(events)]) == 1
+    odd = [padded("so", '","usage":{"x":1},"y":"'), padded("", "x"), padded("a", "b")[:-4]]
+    alike([ROLE, *events, *odd, padded("b", "c", finish_reason="stop"), events[0]])
+
+
 def test_what_ends_an_answer_is_always_decoded() -> None:
     last = event({"content": "x"}, finish_reason="stop")
     assert alike([ROLE, FIRST, FIRST, last, FIRST, b"data: [DONE]\n\n", FIRST]) == 1

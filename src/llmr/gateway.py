@@ -45,7 +45,7 @@ from llmr.wiring import origin
 log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
-CORRECT_S = 10.0  # at least, between two corrections by feedback: each is a new snapshot
+CORRECT_S = 30.0  # at least, between two corrections by feedback: each is a new snapshot
 RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop that fails
 
 
@@ -181,6 +181,7 @@ class Gateway:
     def _publish_rows(self) -> None:
         """Put the rows in force, with what feedback says of them."""
         self.feedback.changed = False
+        self.snapshot.columns.clear()  # kept decisions hold on to their rows
         self.snapshot = corrected(self._rows, self.feedback, time.time())
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
 

@@ -30,7 +30,7 @@ from llmr.core.request import Request
 
 CELLS_KEPT = 2048  # some 5 KB each
 RESULTS_KEPT = 2048
-BANDED_KEPT = 512  # some 10 KB each
+BANDED_KEPT = 256  # some 60 KB each
 UNKNOWN: tuple[Figures, ...] = ((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0, EVEN), 0.0, 0.0, -1),)
 SLACK = 1e-9  # what rounding could make of two equal losses
 

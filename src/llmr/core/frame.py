@@ -6,15 +6,19 @@ LEARNT = 4  # frames of one stream: one whose events all differ is not worth mor
 # A JSON string between its quotes, without the escapes that would have to be decoded.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
 _KEY = b'"content":'
+_NOISE = b'"obfuscation":"'
 
 
 class Frame:
-    """What stands before and after the text of an event; the same bytes mean the same again."""
+    """What stands before and after the text of an event; the same bytes mean the same again.
 
-    __slots__ = ("_after", "_before", "_left")
+    Some providers pad each event with a string of noise behind it, which may be anything.
+    """
+
+    __slots__ = ("_after", "_before", "_end", "_left")
 
     def __init__(self) -> None:
-        self._before = self._after = b""
+        self._before = self._after = self._end = b""  # `_end` stands behind the noise
         self._left = LEARNT
 
     @property
@@ -27,13 +31,19 @@ class Frame:
         at = data.find(_KEY) + len(_KEY)
         before, after = data[: at + 1], data[at + len(text) - 1 :]
         told = data.count(b'"content"') == 1 and data.startswith(text, at)
-        if told and b"\\" not in before and b"\\" not in after:
-            self._left -= 1
-            self._before, self._after = b"data: " + before, after + b"\n\n"
+        if not told or b"\\" in before or b"\\" in after:
+            return
+        self._left -= 1
+        self._before, end = b"data: " + before, b""
+        start = after.find(_NOISE) + len(_NOISE)
+        if start >= len(_NOISE):
+            after, end = after[:start], after[after.index(b'"', start) :]
+        tail = b"\n\n"
+        self._after, self._end = (after, end + tail) if end else (after + tail, b"")
 
     def texts(self, data: bytes) -> list[bytes] | None:
         """The encoded texts of whole events in this frame, None where `data` is anything else."""
-        before, after, end = self._before, self._after, len(data)
+        before, after, last, end = self._before, self._after, self._end, len(data)
         if not before:
             return None
         at, found = 0, []
@@ -44,6 +54,11 @@ class Frame:
                 return None
             found.append(data[start - 1 : stop + 1])
             at = stop + len(after)
+            if last:
+                at = _PLAIN.match(data, at).end()  # type: ignore[union-attr]
+                if not data.startswith(last, at):
+                    return None
+                at += len(last)
         if not data.isascii():
             try:
                 data.decode()
