@@ -253,6 +253,6 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
 
 def test_the_held_out_tables_are_shipped() -> None:
     for columns in evaluation.held_out().values():
-        assert set(columns) == {"a fifth of the rows", "the benchmark"}
+        assert set(columns) == {evaluation.ROWS, evaluation.WHOLE}
         for found in columns.values():
             assert {"AUC", "Brier", "ECE"} <= {one.name for one in found}

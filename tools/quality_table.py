@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from llmr.evaluation import Measure, held_out
+from llmr.evaluation import ROWS, WHOLE, Measure, held_out
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 HEAD = (
-    "| set | measure | a fifth of the rows left out | the whole set left out | beside (whole set) |"
+    "| set | measure | rows left out, a fifth at a time | the whole set left out | beside (whole) |"
 )
 
 
@@ -15,14 +15,16 @@ def table() -> str:
     """The figures of every set as one table."""
     lines = [HEAD, "|---|---|---:|---:|---|"]
     for name, columns in held_out().items():
-        some, whole = columns["a fifth of the rows"], columns["the benchmark"]
-        lines += [_line(name, a, b) for a, b in zip(some, whole, strict=True)]
+        some = {one.name: one for one in columns[ROWS]}
+        lines += [_line(name, some.get(one.name), one) for one in columns[WHOLE]]
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, some: Measure, whole: Measure) -> str:
+def _line(name: str, some: Measure | None, whole: Measure) -> str:
     beside = ", ".join(f"{what} {_number(whole.name, v)}" for what, v in whole.beside.items())
-    return f"| {name} | {whole.name} | {_value(some)} | {_value(whole)} | {beside} |"
+    return (
+        f"| {name} | {whole.name} | {_value(some) if some else ''} | {_value(whole)} | {beside} |"
+    )
 
 
 def _value(one: Measure) -> str:

@@ -8,12 +8,12 @@ import msgspec
 
 from llmr.core.quality.artefact import Artefact, Form
 from llmr.core.quality.known import Known
-from llmr.evaluation import Predictor, Tables, evaluate, read
+from llmr.evaluation import ROWS, WHOLE, Predictor, Tables, evaluate, read
 from llmr.quality import task_of_prompt
 from training.data import FILES, FOLDER, outcomes, own_prompts
 from training.fit import fit
 
-HELD_OUT = 0.2
+FOLDS = 5
 TARGET = Path(__file__).parent.parent / "src" / "llmr" / "data" / "quality-held-out.json"
 
 
@@ -30,23 +30,42 @@ def predictor(artefact: Artefact) -> Predictor:
 
 
 def table(form: Form) -> Tables:
-    """Every file, once with a fifth of all rows left out, once with the whole file left out."""
-    rows = outcomes()
+    """Every file: each fifth of all rows left out in turn, and the whole file left out."""
+    rows, own = outcomes(), own_prompts()
     draw = random.Random(1)
-    left_out = {number for number in range(len(rows)) if draw.random() < HELD_OUT}
-    most = fit([r for n, r in enumerate(rows) if n not in left_out] + own_prompts(), form)
+    fold = [draw.randrange(FOLDS) for _ in rows]
+    parts = [
+        predictor(fit([r for r, f in zip(rows, fold, strict=True) if f != number] + own, form))
+        for number in range(FOLDS)
+    ]
     found: Tables = {}
     for name in FILES:
-        prompts = {rows[n].prompt for n in left_out if rows[n].group == name}
         whole = read(FOLDER / f"{name}.jsonl.gz")
-        unseen = [row for row in whole if row.prompt in prompts]
-        others = fit([row for row in rows if row.group != name] + own_prompts(), form)
+        inside = [f for r, f in zip(rows, fold, strict=True) if r.group == name]
+        others = fit([row for row in rows if row.group != name] + own, form)
         found[name] = {
-            "a fifth of the rows": evaluate(unseen, predictor(most)),
-            "the benchmark": evaluate(whole, predictor(others)),
+            ROWS: evaluate(whole, _by_fold(parts, inside), reworded=False),
+            WHOLE: evaluate(whole, predictor(others)),
         }
         print(name, "done", flush=True)
     return found
+
+
+def _by_fold(parts: Sequence[Predictor], fold: Sequence[int]) -> Predictor:
+    """Each prompt of a file by the artefact that has not seen it, in its place."""
+
+    def predict(
+        prompts: Sequence[str], models: Sequence[str], priors: Mapping[str, float]
+    ) -> list[dict[str, float]]:
+        found: list[dict[str, float]] = [{} for _ in prompts]
+        for number, part in enumerate(parts):
+            members = [n for n, f in enumerate(fold) if f == number]
+            rows = part([prompts[n] for n in members], models, priors)
+            for n, row in zip(members, rows, strict=True):
+                found[n] = row
+        return found
+
+    return predict
 
 
 def run(form: Form) -> None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from llmr import measures
 
 Predictor = Callable[[Sequence[str], Sequence[str], Mapping[str, float]], list[dict[str, float]]]
+ROWS, WHOLE = "each fifth of the rows in turn", "the whole set"
 LENGTHS = (500, 2_000, 100_000)
 SAMPLE = 400  # prompts that are reworded
 READS = 300
@@ -64,7 +65,9 @@ def read(path: Path) -> list[Outcome]:
     return found
 
 
-def evaluate(rows: Sequence[Outcome], predict: Predictor) -> list[Measure]:
+def evaluate(
+    rows: Sequence[Outcome], predict: Predictor, *, reworded: bool = True
+) -> list[Measure]:
     """What there is to measure: two models are told apart by prompt, of more one is chosen."""
     models = sorted({model for row in rows for model in row.scores})
     priors = measures.singles([row.scores for row in rows])
@@ -73,7 +76,8 @@ def evaluate(rows: Sequence[Outcome], predict: Predictor) -> list[Measure]:
     if len(models) == 2:
         weak, strong = sorted(models, key=priors.__getitem__)
         found += _pair(rows, predicted, strong, weak)
-        found += _reworded(rows, predict, models, priors, strong, weak)
+        if reworded:
+            found += _reworded(rows, predict, models, priors, strong, weak)
     else:
         found += _choice(rows, predicted)
     costs = measures.singles([row.cost for row in rows if row.cost])
