@@ -27,7 +27,8 @@ def run(data: Path | None, as_json: bool) -> None:
             table(columns, [_row(one) for one in found], heading)
             print()
     for length, (median, late) in reads.items():
-        say(f"reading {length:,} characters: p50 {median:.0f} µs, p99 {late:.0f} µs")
+        took = f"p50 {median:.0f} µs, p99 {late:.0f} µs"
+        say(f"reading {length:,} characters, the same again and again: {took}")
 
 
 def _measured(folder: Path) -> Tables:
