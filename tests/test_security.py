@@ -348,7 +348,7 @@ def test_x10_no_name_or_header_takes_long_to_read(
     ):
         begun = time.monotonic()
         hard.request("POST", "/v1/decisions", {**body, "messages": HI}, HEAD)
-        assert time.monotonic() - begun < 0.25
+        assert time.monotonic() - begun < 1.0  # what grows with a power of the length takes minutes
     for field in ("x-request-id", "cache-control", "accept", "x-llmr-priority", "content-encoding"):
         begun = time.monotonic()
         hard.request("GET", "/metrics", headers={field: (name * 500)[:60_000]})
