@@ -75,7 +75,8 @@ def test_k02_a_store_that_fails_in_traffic_hardly_delays_and_is_told_once(
         url = f"redis://127.0.0.1:{proxy.port}/0"
         tree = upstream(sandbox_process.base_url, redis={"url": url})
         with Server(tree, sandbox=True) as server:
-            eventually(lambda: len(lines(caplog)) == 1, "joined")
+            eventually(lambda: answers(caplog), "joined")
+            before = len(lines(caplog))  # more than one where a busy machine was late to join
             for mode in modes:
                 proxy.set(mode, seconds=0.5)
             replies = [ask(server, seed=number) for number in range(40)]
@@ -83,9 +84,9 @@ def test_k02_a_store_that_fails_in_traffic_hardly_delays_and_is_told_once(
             assert {reply.headers["x-llmr-cache"] for reply in replies} == {"miss"}
             assert median(map(prepared_ms, replies)) < 20
             assert max(map(prepared_ms, replies)) < 400
-            assert ["away" in line for line in lines(caplog)] == [False, True]
+            assert ["away" in line for line in lines(caplog)[before:]] == [True]
             proxy.set("pass")
-            eventually(lambda: len(lines(caplog)) == 3, "joined again")
+            eventually(lambda: len(lines(caplog)) == before + 2, "joined again")
             assert server.gateway.redis_connected
 
 
