@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmr.core.quality.feedback import HALF_LIFE_S, MOST_SHIFT, Feedback
+from llmr.core.quality.feedback import HALF_LIFE_S, MODELS_KEPT, MOST_SHIFT, Feedback
 from llmr.core.quality.kinds import KINDS
 from llmr.opinion import corrected
 from llmr.sandbox.process import SandboxProcess
-from tests.builders import model, snapshot
+from tests.builders import decided, model, snapshot
 from tests.harness import Reply, Server, eventually, upstream
 
+SHARES = st.floats(0, 1)
 CODE, CHAT = KINDS.index("code"), KINDS.index("chat")
 HI = [{"role": "user", "content": "Write a Python function that adds two numbers."}]
 Judge = Callable[..., Reply]
@@ -38,10 +39,21 @@ def test_a_planted_difference_is_found(seed: int) -> None:
     rng, feedback = random.Random(seed), Feedback()
     for _ in range(200):
         for name, true in (("better", 0.75), ("other", 0.6)):
-            feedback.add(name, [(CODE, 1.0)], float(rng.random() < true) - 0.6, 0.0)
+            feedback.add(name, [(CODE, 1.0)], float(rng.random() < true), 0.6, 0.0)
     better, other = (quality(feedback, name, CODE, 0.6) for name in ("better", "other"))
     assert better > other
-    assert abs(quality(feedback, "better", CHAT, 0.6) - 0.6) < abs(better - 0.6) + 1e-9
+    assert better - 0.6 > 0.05
+    assert abs(quality(feedback, "better", CHAT, 0.6) - 0.6) < 0.25 * (better - 0.6)
+
+
+@pytest.mark.parametrize(("expected", "true"), [(0.9, 0.8), (0.95, 0.85), (0.1, 0.3), (0.5, 0.6)])
+def test_a_miss_far_from_the_middle_counts_by_what_it_can_tell(
+    expected: float, true: float
+) -> None:
+    feedback = Feedback()
+    for _ in range(400):
+        feedback.add("m", [(CODE, 1.0)], true, expected, 0.0)
+    assert 0.5 < (quality(feedback, "m", CODE, expected) - expected) / (true - expected) < 1.5
 
 
 def test_noise_does_not_drift() -> None:
@@ -49,17 +61,17 @@ def test_noise_does_not_drift() -> None:
     rng, feedback = random.Random(0), Feedback()
     for number in range(200):
         for _ in range(200):
-            feedback.add(f"m{number}", [(CODE, 1.0)], float(rng.random() < 0.6) - 0.6, 0.0)
+            feedback.add(f"m{number}", [(CODE, 1.0)], float(rng.random() < 0.6), 0.6, 0.0)
     moved = [abs(quality(feedback, f"m{n}", CODE, 0.6) - 0.6) for n in range(200)]
     assert sum(moved) / len(moved) < 0.04
     assert sum(shift > 0.1 for shift in moved) <= 4
 
 
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1e8), st.integers(0, 9)), max_size=60))
-def test_it_is_bounded_whatever_is_said(said: list[tuple[float, float, int]]) -> None:
+@given(st.lists(st.tuples(SHARES, SHARES, st.floats(0, 1e8), st.integers(0, 9)), max_size=60))
+def test_it_is_bounded_whatever_is_said(said: list[tuple[float, float, float, int]]) -> None:
     feedback = Feedback()
-    for miss, now, kind in said:
-        feedback.add("m", [(kind, 1.0)], miss, now)
+    for score, expected, now, kind in said:
+        feedback.add("m", [(kind, 1.0)], score, expected, now)
     shift = feedback.shift("m", 1e8)
     if said:
         assert shift is not None
@@ -69,7 +81,7 @@ def test_it_is_bounded_whatever_is_said(said: list[tuple[float, float, int]]) ->
 def test_what_is_old_counts_less_and_less() -> None:
     feedback = Feedback()
     for _ in range(50):
-        feedback.add("m", [], 0.4, 0.0)
+        feedback.add("m", [], 1.0, 0.6, 0.0)
     shifts = [feedback.shift("m", months * HALF_LIFE_S) for months in (0, 1, 3, 12)]
     sizes = [shift[0] for shift in shifts if shift is not None]
     assert sizes == sorted(sizes, reverse=True)
@@ -78,9 +90,9 @@ def test_what_is_old_counts_less_and_less() -> None:
 
 def test_a_changed_opinion_takes_the_place_of_the_first() -> None:
     once, twice = Feedback(), Feedback()
-    once.add("m", [(CODE, 0.7)], 1.0 - 0.6, 0.0)
-    twice.add("m", [(CODE, 0.7)], 0.0 - 0.6, 0.0)
-    twice.add("m", [(CODE, 0.7)], 1.0 - 0.0, 0.0, weight=0.0)
+    once.add("m", [(CODE, 0.7)], 1.0, 0.6, 0.0)
+    twice.add("m", [(CODE, 0.7)], 0.0, 0.6, 0.0)
+    twice.change("m", [(CODE, 0.7)], 1.0, 0.0, 0.0)
     first, second = once.shift("m", 0.0), twice.shift("m", 0.0)
     assert first is not None
     assert second is not None
@@ -88,13 +100,34 @@ def test_a_changed_opinion_takes_the_place_of_the_first() -> None:
     assert all(math.isclose(a, b) for a, b in zip(first[1], second[1], strict=True))
 
 
+def test_the_model_that_was_longest_not_spoken_of_is_forgotten_first() -> None:
+    feedback = Feedback()
+    for number in range(MODELS_KEPT):
+        feedback.add(f"m{number}", [], 1.0, 0.6, 0.0)
+    feedback.add("m0", [], 1.0, 0.6, 0.0)
+    feedback.add("new", [], 1.0, 0.6, 0.0)
+    assert feedback.shift("m0", 0.0) is not None
+    assert feedback.shift("m1", 0.0) is None
+    assert len(feedback.targets) == MODELS_KEPT
+
+
 def test_rows_nobody_spoke_of_stay_as_they_are() -> None:
     of, feedback = snapshot(model("lab/a"), model("lab/b")), Feedback()
     assert corrected(of, feedback, 0.0) is of
-    feedback.add(of.models[0].target, [], 0.4, 0.0)
+    feedback.add(of.models[0].target, [], 1.0, 0.6, 0.0)
     after = corrected(of, feedback, 0.0)
     assert after.models[0].skill[0] > of.models[0].skill[0]
     assert after.models[1] is of.models[1]
+
+
+def test_where_no_prompt_is_read_feedback_counts_as_well() -> None:
+    of, feedback = snapshot(model("lab/a", quality=0.6), model("lab/b", quality=0.6)), Feedback()
+    for _ in range(100):
+        feedback.add(of.models[1].target, [], 1.0, 0.6, 0.0)
+    after = corrected(of, feedback, 0.0)
+    assert after.models[1].believed > 0.65
+    assert after.models[0].believed == of.models[0].believed
+    assert decided(after, priority="quality").model.id == "lab/b"
 
 
 # --- the route ---
@@ -144,7 +177,9 @@ def test_an_opinion_is_taken(
         ({"decision_id": "dec-x", "score": "much"}, 400, "score"),
         ({"decision_id": "dec-x", "label": "so-so"}, 400, "label"),
         ({"decision_id": 7, "score": 1}, 400, "decision_id"),
-        ({"decision_id": "dec-x", "score": 1}, 404, "id"),
+        ({"decision_id": "dec-x", "score": 1, "label": "good"}, 400, "label"),
+        ({"decision_id": "dec-x", "score": 1}, 404, "decision_id"),
+        ({"id": "dec-x", "score": 1}, 404, "id"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -152,6 +187,14 @@ def test_what_is_wrong_is_named(
 ) -> None:
     reply = judge(**body)
     assert (reply.status, reply.error["param"]) == (status, param)
+
+
+@pytest.mark.parametrize("body", [b'{"a":' + b"[" * 100_000, b'{"label":"\xff"}', b"[]", b"null"])
+def test_a_body_that_is_none_is_a_clear_400(server: Server, body: bytes) -> None:
+    reply = server.request("POST", "/v1/feedback", body)
+    assert reply.status == 400
+    assert reply.error["code"] in ("invalid_json", "invalid_type")
+    assert reply.error["param"] is None
 
 
 def test_a_decision_without_an_answer_cannot_be_judged(server: Server, judge: Judge) -> None:

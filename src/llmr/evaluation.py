@@ -20,7 +20,7 @@ Predictor = Callable[[Sequence[str], Sequence[str], Mapping[str, float]], list[d
 ROWS, WHOLE = "each fifth of the rows in turn", "the whole set"
 LENGTHS = (500, 2_000, 100_000)
 SAMPLE = 400  # prompts that are reworded
-READS = 300
+READS = 500
 
 
 class Outcome(Struct, frozen=True):
@@ -213,17 +213,19 @@ def _interval(
     return measures.interval(len(rows), measure, resamples)
 
 
-def reading_us(read_one: Callable[[str], object]) -> dict[int, tuple[float, float]]:
-    """(median, 99th percentile) microseconds to read a prompt, by its length in characters."""
-    words = "Explain why the sum of two odd numbers is even, then write a function that checks it. "
-    found = {}
-    for length in LENGTHS:
-        text = (words * (length // len(words) + 1))[:length]
-        took = []
-        for _ in range(READS):
-            begun = time.perf_counter()
-            read_one(text)
-            took.append((time.perf_counter() - begun) * 1e6)
-        took.sort()
-        found[length] = (took[READS // 2], took[int(READS * 0.99)])
-    return found
+def made_up(words: Sequence[str], length: int, count: int) -> list[str]:
+    """Different texts of a length, of words drawn as unevenly as in a language; the same ones."""
+    draw, chances = random.Random(length), [1.0 / (rank + 2.7) for rank in range(len(words))]
+    many = length // 4
+    return [" ".join(draw.choices(words, chances, k=many))[:length] for _ in range(count)]
+
+
+def reading_us(read_one: Callable[[str], object], texts: Sequence[str]) -> tuple[float, float]:
+    """(median, 99th percentile) microseconds to read a text, each of them once."""
+    took = []
+    for text in texts:
+        begun = time.perf_counter()
+        read_one(text)
+        took.append((time.perf_counter() - begun) * 1e6)
+    took.sort()
+    return took[len(took) // 2], took[int(len(took) * 0.99)]

@@ -46,6 +46,7 @@ log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
 CORRECT_S = 30.0  # at least, between two corrections by feedback: each is a new snapshot
+FADE_S = 6 * 3600.0  # after which what was said long ago counts less again
 RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop that fails
 
 
@@ -182,14 +183,18 @@ class Gateway:
         """Put the rows in force, with what feedback says of them."""
         self.feedback.changed = False
         self.snapshot.columns.clear()  # kept decisions hold on to their rows
-        self.snapshot = corrected(self._rows, self.feedback, time.time())
+        self.snapshot = self._rows
+        if self.config.routing.feedback:
+            self.snapshot = corrected(self._rows, self.feedback, time.time())
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
 
     async def _publish_loop(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_S)
-            if self.feedback.changed and time.monotonic() >= self._corrects_at:
-                self._corrects_at = time.monotonic() + CORRECT_S
+            now = time.monotonic()
+            fades = bool(self.feedback.targets) and now >= self._corrects_at + FADE_S
+            if fades or (self.feedback.changed and now >= self._corrects_at):
+                self._corrects_at = now + CORRECT_S
                 self._publish_rows()
             elif self.learner.changed:
                 self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
@@ -278,7 +283,8 @@ class Gateway:
             raise ApiError(403, "feedback_off", text)
         said = opinion_in(data)
         worth = said.worth
-        return learn(self.feedback, self.decisions.find(said.of, tenant), worth, time.time())
+        kept = self.decisions.find(said.of, tenant, "decision_id" if said.decision_id else "id")
+        return learn(self.feedback, kept, worth, time.time())
 
     # --- for the other routes ---
 

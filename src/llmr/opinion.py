@@ -35,6 +35,9 @@ class Opinion(Struct):
     @property
     def worth(self) -> float:
         """The score, 0..1."""
+        if self.score is not None and self.label is not None:
+            text = "Say what the answer was worth once: by 'score' or by 'label', not by both."
+            raise bad_request("two_scores", text, "label")
         if self.score is not None:
             return self.score
         if self.label is None:
@@ -51,11 +54,12 @@ def opinion_in(data: bytes) -> Opinion:
     try:
         return msgspec.json.decode(data, type=Opinion)
     except msgspec.ValidationError as error:
-        field = str(error).rpartition("$.")[2].strip("`'") or None
+        _, found, place = str(error).rpartition("$.")
+        field = place.strip("`'") if found else None
         text = "'score' must be a number from 0 to 1; 'decision_id' and 'label' are strings."
         raise bad_request("invalid_type", text, field) from None
-    except msgspec.DecodeError as error:
-        raise bad_request("invalid_json", f"The body is not valid JSON: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise bad_request("invalid_json", "The body is not valid JSON.") from None
 
 
 def learn(feedback: Feedback, kept: Kept, worth: float, now: float) -> dict[str, Any]:
@@ -68,9 +72,9 @@ def learn(feedback: Feedback, kept: Kept, worth: float, now: float) -> dict[str,
     kinds = () if curve is None else curve.kinds
     if kept.opinion is None:
         expected = model.quality.value if curve is None else curve.quality(model.shipped_skill)
-        feedback.add(model.target, kinds, worth - expected, now)
+        feedback.add(model.target, kinds, worth, expected, now)
     else:
-        feedback.add(model.target, kinds, worth - kept.opinion, now, weight=0.0)
+        feedback.change(model.target, kinds, worth, kept.opinion, now)
     kept.opinion = worth
     kind = KINDS[kinds[0][0]] if kinds else None
     return {"id": kept.id, "model": model.id, "kind": kind, "score": worth}

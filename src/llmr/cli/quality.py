@@ -1,5 +1,6 @@
 """`llmr quality evaluate`: how good the predictions of quality are."""
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,17 @@ import msgspec
 
 from llmr import bundle
 from llmr.cli.output import fail, print_json, say, table
-from llmr.evaluation import Measure, Tables, evaluate, held_out, read, reading_us
+from llmr.evaluation import (
+    LENGTHS,
+    READS,
+    Measure,
+    Tables,
+    evaluate,
+    held_out,
+    made_up,
+    read,
+    reading_us,
+)
 from llmr.quality import predict, task_of_prompt
 
 LINE = 'each line of it: {"prompt": "…", "scores": {"model": 0..1}}'
@@ -16,7 +27,7 @@ LINE = 'each line of it: {"prompt": "…", "scores": {"model": 0..1}}'
 def run(data: Path | None, as_json: bool) -> None:
     """Measure on the sets in a folder; without one, show what was measured on held-out ones."""
     tables = held_out() if data is None else _measured(data)
-    reads = reading_us(lambda text: bundle.heads().read(task_of_prompt(text)))
+    reads = _reads()
     if as_json:
         print_json({"sets": msgspec.to_builtins(tables), "reading_us": msgspec.to_builtins(reads)})
         return
@@ -28,7 +39,18 @@ def run(data: Path | None, as_json: bool) -> None:
             print()
     for length, (median, late) in reads.items():
         took = f"p50 {median:.0f} µs, p99 {late:.0f} µs"
-        say(f"reading {length:,} characters, the same again and again: {took}")
+        say(f"reading {READS} different prompts of {length:,} characters: {took}")
+
+
+def _reads() -> dict[int, tuple[float, float]]:
+    """What reading takes here, by length in characters."""
+    known = [word.decode() for word in bundle.quality().vocabulary.words if len(word) > 1]
+    random.Random(0).shuffle(known)
+
+    def read_one(text: str) -> object:
+        return bundle.heads().read(task_of_prompt(text))
+
+    return {length: reading_us(read_one, made_up(known, length, READS)) for length in LENGTHS}
 
 
 def _measured(folder: Path) -> Tables:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from llmr.core.bands import Able, Bands
 from llmr.core.price import UNKNOWN, Prices
-from llmr.core.quality.ability import KNOWN_SD, Ability, Skill, logit, of_probability
+from llmr.core.quality.ability import KNOWN_SD, Ability, Skill, logit, of_probability, sigmoid
 
 # Why a row is never a candidate of `auto`. It can still be pinned by name.
 ROUTER = "router"
@@ -84,6 +84,14 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
         return self.placed or of_probability(self.quality.value, self.quality.sd)
 
     @cached_property
+    def believed(self) -> float:
+        """The quality to choose by where no prompt is read, with what feedback adds to it."""
+        cautious = self.quality.cautious
+        if self.learned is None:
+            return cautious
+        return sigmoid(logit(min(max(cautious, LEAST), 1.0 - LEAST)) + self.learned[0])
+
+    @cached_property
     def skill(self) -> Skill:
         """What it can do as far as one may count on it: the logit of its quality, and by kind."""
         overall, by_kind = self.shipped_skill
@@ -146,7 +154,7 @@ class Snapshot(Struct, frozen=True, dict=True):
     def bands(self) -> Bands:
         """The rows that `auto` may pick, by ability."""
         rows = [(i, self.models[i]) for i in self.routable]
-        return Bands([Able(i, row.quality.cautious, row.skill) for i, row in rows])
+        return Bands([Able(i, row.believed, row.skill) for i, row in rows])
 
     @cached_property
     def columns(self) -> dict[Any, Any]:

@@ -187,7 +187,7 @@ def _static(look: Look) -> list[Static]:
                 per_in, per_out, fee = rates[index] or UNPRICED
                 besides = thinking(model, effort, cap)[0] * per_out + fee
                 window, most = model.context_length or INFINITE, model.max_output or INFINITE
-                able = model.quality.cautious, model.skill
+                able = model.believed, model.skill
                 found.append((per_in, per_out, besides, *able, window, most, index))
         return found
 

@@ -104,7 +104,7 @@ def terms(
         cost = request.prompt_tokens * rates[0] + (output + thought) * rates[1] + rates[2]
         over = cost if cost > COST_FLOOR_USD else COST_FLOOR_USD
         cost_score = 1.0 - math.log(over / COST_FLOOR_USD) / COST_SPAN
-    quality = model.quality.cautious
+    quality = model.believed
     if request.curve is not None:
         quality = request.curve.quality(model.skill)
     w = request.weights

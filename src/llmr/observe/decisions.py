@@ -67,11 +67,11 @@ class Decisions:
         kept = self._kept[number % KEPT]
         return kept if kept is not None and kept.number == number else None
 
-    def find(self, decision_id: str, tenant: bytes) -> Kept:
-        """A kept decision; raises a 404 where it is not there, or not yours."""
+    def find(self, decision_id: str, tenant: bytes, param: str = "id") -> Kept:
+        """A kept decision; raises a 404 that names `param` where it is not there, or not yours."""
         kept = self._find(decision_id)
         if kept is None or kept.tenant != tenant:
-            raise self._absent(decision_id, known=kept is not None)
+            raise self._absent(decision_id, param, known=kept is not None)
         return kept
 
     def explain(self, decision_id: str, tenant: bytes) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Decisions:
         outcome = self._told(kept.record, kept.attempts) if kept.record is not None else None
         return {"id": decision_id, **explain(kept.decision), "outcome": outcome}
 
-    def _absent(self, decision_id: str, known: bool) -> ApiError:
+    def _absent(self, decision_id: str, param: str, known: bool) -> ApiError:
         prefix, _, number = decision_id.rpartition("-")
         try:
             given_out = prefix == f"dec-{self._boot}" and 0 < int(number, 16) <= self._last
@@ -91,6 +91,7 @@ class Decisions:
                 404,
                 "decision_expired",
                 f"This decision is no longer kept; the last {KEPT} are.",
-                param="id",
+                param=param,
             )
-        return ApiError(404, "decision_not_found", "There is no decision with this id.", param="id")
+        text = "There is no decision with this id."
+        return ApiError(404, "decision_not_found", text, param=param)

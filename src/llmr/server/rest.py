@@ -146,7 +146,8 @@ def _decisions(app: FastAPI) -> None:
         headers = {k: v for k, v in request.headers.items() if k.startswith("x-llmr-")}
         decision = gateway.decide(gateway.request(body, headers, "route"))
         kept = gateway.decisions.add(decision, request.scope["llmr.tenant"])
-        return {"id": kept.id, **explain(decision), "telling_words": gateway.telling(body)}
+        told = gateway.telling(body) if decision.request.curve is not None else None
+        return {"id": kept.id, **explain(decision), "telling_words": told}
 
     @app.get(
         "/v1/decisions/{decision_id}",

@@ -1,39 +1,42 @@
 """What callers say of answers, as a correction of what models can: shrunk, decayed, bounded.
 
 An opinion counts by how far it lies from what had been expected, so that a model is not praised for
-easy prompts. A miss has a part that is the model's on every kind and one of its own on each; both
-are shrunk as by twenty opinions that say nothing. What is older than a month counts half.
+easy prompts, and by how much an answer of that expectation can tell: one step of Newton's method
+towards the skill that makes the opinions most likely. A correction has a part that holds on every
+kind and one of its own on each; what was said of one kind moves the others by about a seventh of
+it. What is older than a month counts half.
 """
 
 from collections.abc import Sequence
 
 from llmr.core.quality.ability import EVEN, Skill
 
-PSEUDO_COUNT = 20.0
 HALF_LIFE_S = 30 * 86400.0
 MOST_SHIFT = 1.0  # logits: from a half to nearly three quarters
-STEEPNESS = 5.0  # logits that a miss of 1 in probability stands for, around the middle
+# Variances in logits of what is wrong with a model everywhere, and on one kind alone.
+COMMON, APART = 0.06, 0.36
+LEAST_TOLD = 0.05  # an expectation near 0 or 1 leaves little to tell, but never less than this
 MODELS_KEPT = 2000
 UNREAD = -1  # the kind of a prompt that was not read
 
 
 class _Sum:
-    """A decayed sum of misses, and how many they are."""
+    """A decayed sum of misses, and of how much they tell (Fisher's information, per logit²)."""
 
-    __slots__ = ("at", "miss", "weight")
+    __slots__ = ("at", "miss", "told")
 
     def __init__(self) -> None:
-        self.miss = self.weight = self.at = 0.0
+        self.miss = self.told = self.at = 0.0
 
-    def add(self, miss: float, weight: float, now: float) -> None:
+    def add(self, miss: float, told: float, now: float) -> None:
         self.decay(now)
         self.miss += miss
-        self.weight += weight
+        self.told += told
 
     def decay(self, now: float) -> None:
         kept = 0.5 ** (max(0.0, now - self.at) / HALF_LIFE_S)
         self.miss *= kept
-        self.weight *= kept
+        self.told *= kept
         self.at = max(now, self.at)
 
 
@@ -41,29 +44,48 @@ class Feedback:
     """The opinions of one installation. `changed` is set by `add`, for whoever publishes."""
 
     def __init__(self) -> None:
-        self._models: dict[str, dict[int, _Sum]] = {}
+        self._models: dict[str, dict[int, _Sum]] = {}  # the one last spoken of at the end
         self.changed = False
 
     def add(
         self,
         target: str,
         kinds: Sequence[tuple[int, float]],
-        miss: float,
+        score: float,
+        expected: float,
         now: float,
-        weight: float = 1.0,
     ) -> None:
-        """Take an opinion: `miss` is the score, 0..1, less what had been expected.
+        """Take an opinion: a score where another, 0..1 both, had been expected.
 
         `kinds` are (position in `KINDS`, share) of the prompt, empty where it was not read; `now`
-        is in seconds. A changed opinion is taken with the difference of the two scores and a
-        `weight` of 0.
+        is in seconds.
         """
-        if target not in self._models and len(self._models) >= MODELS_KEPT:
-            del self._models[next(iter(self._models))]
-        cells = self._models.setdefault(target, {})
+        told = max(expected * (1.0 - expected), LEAST_TOLD)
+        self._take(target, kinds, score - expected, told, now)
+
+    def change(
+        self,
+        target: str,
+        kinds: Sequence[tuple[int, float]],
+        score: float,
+        before: float,
+        now: float,
+    ) -> None:
+        """Take another score in the place of the one `before` it."""
+        self._take(target, kinds, score - before, 0.0, now)
+
+    def _take(
+        self, target: str, kinds: Sequence[tuple[int, float]], miss: float, told: float, now: float
+    ) -> None:
+        cells = self._models.pop(target, None)
+        if cells is None:
+            cells = {}
+            if len(self._models) >= MODELS_KEPT:
+                del self._models[next(iter(self._models))]
+        self._models[target] = cells
         for kind, share in kinds or [(UNREAD, 1.0)]:
             if share > 0.0:
-                cells.setdefault(kind, _Sum()).add(share * miss, share * weight, now)
+                cells.setdefault(kind, _Sum()).add(share * miss, share * told, now)
         self.changed = True
 
     def shift(self, target: str, now: float) -> Skill | None:
@@ -71,20 +93,20 @@ class Feedback:
         cells = self._models.get(target)
         if not cells:
             return None
-        common = precision = 0.0
-        for cell in cells.values():
+        common, precision = 0.0, 1.0 / COMMON
+        for kind, cell in cells.items():
             cell.decay(now)
-            if cell.weight > 0.0:
-                own = 1.0 / (1.0 / cell.weight + 1.0 / PSEUDO_COUNT)
-                common += own * cell.miss / cell.weight
+            if cell.told > 0.0:
+                own = 1.0 / (1.0 / cell.told + (0.0 if kind == UNREAD else APART))
+                common += own * cell.miss / cell.told
                 precision += own
-        common /= precision + PSEUDO_COUNT
-        overall = _bounded(STEEPNESS * common, MOST_SHIFT)
+        common /= precision
+        overall = _bounded(common)
         by_kind = list(EVEN)
         for kind, cell in cells.items():
             if kind != UNREAD:
-                apart = (cell.miss - cell.weight * common) / (cell.weight + PSEUDO_COUNT)
-                by_kind[kind] = _bounded(overall + STEEPNESS * apart, MOST_SHIFT) - overall
+                apart = (cell.miss - cell.told * common) / (cell.told + 1.0 / APART)
+                by_kind[kind] = _bounded(overall + apart) - overall
         return overall, tuple(by_kind)
 
     @property
@@ -93,5 +115,5 @@ class Feedback:
         return list(self._models)
 
 
-def _bounded(value: float, most: float) -> float:
-    return min(max(value, -most), most)
+def _bounded(value: float) -> float:
+    return min(max(value, -MOST_SHIFT), MOST_SHIFT)
