@@ -13,7 +13,9 @@ from llmr.core.catalogue import Figure
 from llmr.core.decide import Decision, decide
 from llmr.core.learner import Learner
 from llmr.core.look import Now
+from llmr.core.quality.ability import Ability, logit
 from llmr.core.quality.curve import Curve
+from llmr.core.quality.kinds import KINDS
 from llmr.errors import ApiError
 from tests.builders import NOW, POLICY, model, request, snapshot
 from tests.test_decide_laws import priced
@@ -34,6 +36,9 @@ def rows(rng: random.Random, count: int) -> Any:
                 context=rng.choice((4_000, 8_000, 128_000, None)),
                 max_output=rng.choice((500, 4096, None)),
                 reasoning_default=rng.random() < 0.3,
+                placed=Ability(
+                    logit(rng.uniform(0.2, 0.9)), tuple(rng.uniform(-1, 1) for _ in KINDS)
+                ),
             )
             for n in range(count)
         )
@@ -98,7 +103,7 @@ def test_a_row_that_became_quick_is_seen_however_long_ago(versions: int) -> None
     ask = request(priority="speed", messages=[{"role": "user", "content": "word " * 20}])
     now = Now(NOW.monotonic, NOW.wall)
     before = decide(ask, of, learner.publish(of, 0.0), POLICY, now, board)
-    last = min(of.models, key=lambda row: row.quality.value)
+    last = max(of.models, key=lambda row: row.ttft_s.value + row.tpot_s.value * 300)
     for _ in range(400):
         learner.observe(last, 0.001, 0.00001)
     for _ in range(versions):
@@ -118,3 +123,14 @@ def test_the_vector_is_the_same_whether_made_anew_or_from_the_one_before() -> No
     learner.publish(rows(rng, 3), 0.0)
     anew = learner.publish(of, 0.0)
     assert (onward.ttft_s, onward.tpot_s, onward.slow_s) == (anew.ttft_s, anew.tpot_s, anew.slow_s)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_row_is_better_than_the_best_of_its_band(seed: int) -> None:
+    rng = random.Random(seed)
+    of = rows(rng, 60)
+    for _ in range(20):
+        prompt = curve(rng)
+        best = of.bands.best(prompt)
+        for index, band in of.bands.of.items():
+            assert prompt.quality(of.models[index].skill) <= best[band] + 1e-12

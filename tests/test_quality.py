@@ -1,5 +1,6 @@
 """What a prompt asks for, and what that makes of the abilities of a model."""
 
+import importlib.util
 import json
 import math
 import random
@@ -23,6 +24,7 @@ from llmr.core.look import Look
 from llmr.core.quality.heads import Reading
 from llmr.core.quality.kinds import KINDS
 from llmr.core.quality.predict import curve_of
+from llmr.core.quality.task import stated
 from llmr.core.request import task_of
 from llmr.gateway import Gateway
 from llmr.quality import predict, task_of_prompt
@@ -74,10 +76,42 @@ def test_case_and_spacing_change_nothing(text: str) -> None:
     assert reading(text.upper()) == reading(text.replace(" ", "  \n ")) == reading(text)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Could you help me? {} Thank you!",
+        "Hi there, {} Thanks a lot.",
+        "Please {}",
+        "Can you please help me with the following: {} Many thanks in advance!",
+    ],
+)
+def test_courtesy_changes_nothing(said: str) -> None:
+    text = "work out the integral of x squared from 0 to 3, step by step"
+    assert stated(said.format(text)) == text
+
+
+@pytest.mark.parametrize("text", ["hi", "Hello there!", "thanks", "please", "Thank you so much!"])
+def test_where_courtesy_is_all_it_is_the_task(text: str) -> None:
+    assert stated(text) == text
+
+
 def test_data_does_not_pass_for_the_task() -> None:
     code = "```python\n" + "def f(x):\n    return x + 1\n" * 30 + "```"
     asked = "Translate the comments of this text into German, please: "
     assert kind(asked + code) == kind(asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("My code:\n```python\n{}```\nTranslate its comments into French.", "into French"),
+        ("{}\n```\nx\n```\nNow prove that the sum is even.", "prove that the sum"),
+        ("Look: ```python\nprint(1)\n and then tell me what it does.", "tell me what it does"),
+        ("Fix <div> aaaaaaaa aaaaaaaa aaaaaaaa aaaaaaaa aaaaaaaa. Then add 1.", "Then add 1"),
+    ],
+)
+def test_a_block_does_not_swallow_what_is_asked_behind_it(text: str, asked: str) -> None:
+    assert asked in stated(text.format("x = compute(1)\n" * 300))
 
 
 def test_a_short_follow_up_inherits_the_task_before() -> None:
@@ -122,7 +156,7 @@ def test_what_training_never_saw_leaves_the_prior() -> None:
     assert all(share == 0.0 for _, share in found.kinds)
     for quality in (0.2, 0.5, 0.8):
         skill = math.log(quality / (1.0 - quality)), (1.0,) * 10
-        assert abs(found.quality(skill) - quality) < 0.05
+        assert abs(found.quality(skill) - quality) < 1e-9
 
 
 @given(st.integers(0, 2**32))
@@ -205,6 +239,37 @@ def test_the_plug_answers_for_every_prompt_and_every_name() -> None:
 # --- measuring ---
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [{"a": 1, "b": 0}, {"a": 1}, {"a": 0, "b": 0}],
+        [{"a": 1}, {"b": 0}],
+        [{"a": 0, "b": 0}, {"a": 0, "b": 0}],
+        [{"a": 1, "b": 0, "c": 1}, {"a": 1, "c": 0}, {"a": 0, "b": 1, "c": 1}],
+        [{"a": 0, "b": 0, "c": 0}] * 3,
+        [{}, {"a": 1, "b": 0}] * 4,
+    ],
+)
+def test_outcomes_with_gaps_can_be_measured(scores: list[dict[str, float]]) -> None:
+    rows = [
+        evaluation.Outcome(f"Add {n}.", one, "", dict.fromkeys(one, 0.1))
+        for n, one in enumerate(scores)
+    ]
+    found = evaluation.evaluate(rows, lambda p, m, q: predict(p, models=m, priors=q))
+    assert {"AUC", "Brier", "ECE"} <= {one.name for one in found}
+    assert all(math.isfinite(one.value) for one in found)
+
+
+@pytest.mark.parametrize("prior", [float("nan"), 73.2, -1.0])
+def test_a_prior_that_is_no_quality_is_refused(prior: float) -> None:
+    with pytest.raises(ValueError, match="prior of m"):
+        predict(["x"], models=["m"], priors={"m": prior})
+
+
+def test_what_is_no_message_counts_as_empty() -> None:
+    assert task_of_prompt([None, "x", {"role": "user", "content": [None, 3]}]).text == ""  # type: ignore[list-item]
+
+
 def test_gap_recovered_by_hand() -> None:
     strong, weak = [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]
     best = measures.apgr([9.0, 0.0, 0.0, 0.0], strong, weak)
@@ -249,6 +314,16 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     found = CliRunner().invoke(app, ["quality", "evaluate", "--data", folder])
     assert found.exit_code == 2
     assert "line 2" in found.output
+
+
+def test_the_table_in_the_docs_is_that_of_the_figures() -> None:
+    path = Path(__file__).parent.parent / "tools" / "quality_table.py"
+    spec = importlib.util.spec_from_file_location("quality_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.table() in tool.DOCUMENT.read_text()
 
 
 def test_the_held_out_tables_are_shipped() -> None:

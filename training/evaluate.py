@@ -1,6 +1,7 @@
 """`python -m training evaluate`: what predictions are worth on prompts not trained on."""
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from llmr.core.quality.artefact import Artefact, Form
 from llmr.core.quality.known import Known
 from llmr.evaluation import ROWS, WHOLE, Predictor, Tables, evaluate, read
 from llmr.quality import task_of_prompt
-from training.data import FILES, FOLDER, outcomes, own_prompts
+from training.data import FILES, FOLDER, Row, outcomes, own_prompts
 from training.fit import fit
 
 FOLDS = 5
@@ -29,11 +30,24 @@ def predictor(artefact: Artefact) -> Predictor:
     return predict
 
 
+def question(prompt: str) -> str:
+    """What is the same in one question wherever it stands: without options, case, punctuation."""
+    return re.sub(r"[^a-z0-9]", "", prompt.partition("\nA. ")[0].lower())
+
+
+def folds(rows: Sequence[Row]) -> list[int]:
+    """A fifth for each row, the same for equal questions, in whatever files they stand."""
+    draw, known = random.Random(1), dict[str, int]()
+    return [known.setdefault(question(row.prompt), draw.randrange(FOLDS)) for row in rows]
+
+
 def table(form: Form) -> Tables:
-    """Every file: each fifth of all rows left out in turn, and the whole file left out."""
+    """Every file: each fifth of all rows left out in turn, and the whole file left out.
+
+    Left out is every row with such a question: MMLU-Pro has many of MMLU's.
+    """
     rows, own = outcomes(), own_prompts()
-    draw = random.Random(1)
-    fold = [draw.randrange(FOLDS) for _ in rows]
+    fold = folds(rows)
     parts = [
         predictor(fit([r for r, f in zip(rows, fold, strict=True) if f != number] + own, form))
         for number in range(FOLDS)
@@ -42,7 +56,8 @@ def table(form: Form) -> Tables:
     for name in FILES:
         whole = read(FOLDER / f"{name}.jsonl.gz")
         inside = [f for r, f in zip(rows, fold, strict=True) if r.group == name]
-        others = fit([row for row in rows if row.group != name] + own, form)
+        inner = {question(row.prompt) for row in rows if row.group == name}
+        others = fit([row for row in rows if question(row.prompt) not in inner] + own, form)
         found[name] = {
             ROWS: evaluate(whole, _by_fold(parts, inside), reworded=False),
             WHOLE: evaluate(whole, predictor(others)),

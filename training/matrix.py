@@ -9,7 +9,7 @@ import scipy.sparse as sparse
 
 from llmr.core.quality.artefact import Vocabulary
 from llmr.core.quality.scan import MOST_PAIRS, SIZES, STEM, steps, words
-from llmr.core.quality.task import capped, stated
+from llmr.core.quality.task import stated
 from training.labels import Floats
 
 STEM_SHARE = 0.5  # stems carry less than words, so that words that are known speak for themselves
@@ -22,7 +22,7 @@ Features = tuple[list[bytes], list[bytes], tuple[int, ...]]
 
 def features(prompt: str) -> Features:
     """(distinct words, distinct pairs, steps of the counts), in a fixed order."""
-    text = stated(capped(prompt))
+    text = stated(prompt)
     raw = text.encode("utf-8", "replace")
     found = words(raw)
     distinct = set(found)

@@ -7,6 +7,7 @@ import gzip
 import random
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -54,7 +55,10 @@ def held_out() -> Tables:
 def read(path: Path) -> list[Outcome]:
     """The outcomes in a file of JSON lines, packed or not. A `ValueError` names a bad line."""
     raw = path.read_bytes()
-    lines = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    try:
+        lines = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name} is cut off or damaged: {error}") from None
     decode = msgspec.json.Decoder(Outcome).decode
     found = []
     for number, line in enumerate(lines.splitlines(), 1):
@@ -68,11 +72,21 @@ def read(path: Path) -> list[Outcome]:
 def evaluate(
     rows: Sequence[Outcome], predict: Predictor, *, reworded: bool = True
 ) -> list[Measure]:
-    """What there is to measure: two models are told apart by prompt, of more one is chosen."""
+    """What there is to measure: two models are told apart by prompt, of more one is chosen.
+
+    Prompts without any outcome are left out. A `ValueError` says what is too little to measure.
+    """
+    rows = [row for row in rows if row.scores]
     models = sorted({model for row in rows for model in row.scores})
+    if len(models) < 2:
+        raise ValueError(f"it has outcomes of {len(models)} models; two or more can be compared")
     priors = measures.singles([row.scores for row in rows])
     predicted = predict([row.prompt for row in rows], models, priors)
     found = list(_calibration(rows, predicted, priors))
+    answered = [n for n, row in enumerate(rows) if len(row.scores) == len(models)]
+    if not answered:
+        return found  # no prompt that all have answered: nothing to choose by
+    predicted, rows = [predicted[n] for n in answered], [rows[n] for n in answered]
     if len(models) == 2:
         weak, strong = sorted(models, key=priors.__getitem__)
         found += _pair(rows, predicted, strong, weak)
@@ -81,7 +95,7 @@ def evaluate(
     else:
         found += _choice(rows, predicted)
     costs = measures.singles([row.cost for row in rows if row.cost])
-    if len(costs) == len(models) > 2:
+    if len(costs) == len(models) > 2 and min(costs.values()) < max(costs.values()):
         found += _trade_off(rows, predicted, costs)
     return found
 
@@ -126,21 +140,18 @@ def _pair(
 
 
 def _choice(rows: Sequence[Outcome], predicted: measures.Table) -> Iterator[Measure]:
-    """Over the prompts that every model has answered."""
-    many = max(len(row.scores) for row in rows)
-    whole = [n for n, row in enumerate(rows) if len(row.scores) == many]
-    outcomes = [rows[n].scores for n in whole]
+    outcomes = [row.scores for row in rows]
     single = measures.best_single(outcomes)
     base = [row[single] for row in outcomes]
-    routed = measures.routed([predicted[n] for n in whole], outcomes)
+    routed = measures.routed(predicted, outcomes)
     best = sum(max(row.values()) for row in outcomes)
 
     def of(numbers: Sequence[int]) -> float:
         return _over([routed[n] for n in numbers], [base[n] for n in numbers])
 
-    beside = {"oracle": 100.0 * (best / sum(base) - 1.0)}
+    beside = {"oracle": 100.0 * (best / max(sum(base), 1e-9) - 1.0)}
     name = "routed over the best single, %"
-    spread = measures.interval(len(whole), of)
+    spread = measures.interval(len(rows), of)
     yield Measure(name, _over(routed, base), *spread, beside)
 
 

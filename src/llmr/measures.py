@@ -20,10 +20,13 @@ def recovered(
 ) -> list[float]:
     """Share of the gap between two models that is got back, by prompts sent to the strong one.
 
-    The prompts with the highest scores go first; of equal scores, those that come first.
+    The prompts with the highest scores go first; of equal scores, those that come first. Where the
+    two are equally good there is no gap: each share is that of the prompts.
     """
     order = sorted(range(len(scores)), key=lambda n: -scores[n])
     gap = sum(strong) - sum(weak)
+    if not gap:
+        return [n / max(len(order), 1) for n in range(len(order) + 1)]
     total, shares = 0.0, [0.0]
     for n in order:
         total += strong[n] - weak[n]

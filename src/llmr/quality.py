@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmr import bundle
-from llmr.core.quality.task import Task, capped, stated, task_of
+from llmr.core.quality.task import Task, stated, task_of
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -30,6 +30,9 @@ def predict(
         priors: quality in 0..1 by name; a model without one gets the mean of the others.
         prices: not needed for quality; taken so that every predictor can be called alike.
     """
+    for model, prior in priors.items():
+        if not 0.0 <= prior <= 1.0:
+            raise ValueError(f"the prior of {model} must be in 0..1, not {prior}")
     tasks = [task_of_prompt(prompt) for prompt in prompts]
     return bundle.known().predict(tasks, models, priors)
 
@@ -37,5 +40,5 @@ def predict(
 def task_of_prompt(prompt: Prompt) -> Task:
     """What a prompt asks for, be it a text or a conversation."""
     if isinstance(prompt, str):
-        return Task(text=stated(capped(prompt)), characters=len(prompt))
+        return Task(text=stated(prompt))
     return task_of(prompt)

@@ -63,8 +63,10 @@ def _measured(folder: Path) -> Tables:
             rows = read(path)
         except (ValueError, OSError) as error:
             fail(f"{path.name} cannot be read: {error}", 2, LINE)
-        if rows:
+        try:
             found[path.name.partition(".")[0]] = {"": evaluate(rows, _predict)}
+        except ValueError as error:
+            fail(f"{path.name} cannot be measured: {error}", 2, LINE)
     return found
 
 

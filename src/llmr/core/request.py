@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from llmr.core import capability
 from llmr.core.body import Body
 from llmr.core.quality.curve import Curve
-from llmr.core.quality.task import SYSTEM, Task, capped, stated
+from llmr.core.quality.task import Task, task_of_turns
 from llmr.errors import bad_request
 
 PRIORITIES: dict[str, tuple[float, float, float]] = {
@@ -378,27 +378,13 @@ def task_of(body: Body) -> Task:
 
 def task(messages: Sequence[Message], tools: int = 0) -> Task:
     """What is asked for, from the end of the conversation: its last turns and the system prompt."""
-    asked: list[str] = []
-    for message in reversed(messages):
-        if message.role == "user":
-            asked.append(_said(message))
-            if len(asked) == 2:
-                break
-    system = next((m for m in messages if m.role in ("system", "developer")), None)
-    return Task(
-        text=stated(asked[0]) if asked else "",
-        before=stated(asked[1]) if len(asked) > 1 else "",
-        system=_said(system)[:SYSTEM] if system is not None else "",
-        turns=len(messages),
-        tools=tools,
-    )
+    return task_of_turns([(message.role, _said(message.content)) for message in messages], tools)
 
 
-def _said(message: Message) -> str:
-    content = message.content
-    if content is None or isinstance(content, str):
-        return capped(content or "")
-    return capped("\n".join([capped(part.text) for part in content if part.text]))
+def _said(content: str | list[_Part] | None) -> Sequence[str]:
+    if isinstance(content, str):
+        return (content,)
+    return [part.text for part in content or () if part.text]
 
 
 def _limit(value: int | None) -> int | None:

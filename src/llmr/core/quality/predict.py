@@ -37,9 +37,8 @@ def curve_of(reading: Reading, form: Form) -> Curve:
     shares = sorted(enumerate(reading.kinds), key=itemgetter(1), reverse=True)[:3]
     one, two, three = ((kind, trust * share) for kind, share in shares)
     doubt = form.item_sd * (2.0 - trust)
-    return Curve(
-        base, slope * widened(form.usual_spread), (one, two, three), ease, reading.coverage, doubt
-    )
+    steep = slope * widened(trust * trust * form.usual_spread)
+    return Curve(base, steep, (one, two, three), ease, reading.coverage, doubt)
 
 
 def widened(variance: float) -> float:

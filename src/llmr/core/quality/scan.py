@@ -4,9 +4,9 @@ Everything that a harmless rewording changes is folded away first: case, spacing
 numbers. What is left are words, pairs of neighbours, and a few counts in steps.
 """
 
-MOST_WORDS = 240  # of the head of a long text
-MOST_LAST_WORDS = 80  # of its tail
-MOST_PAIRS = 160
+MOST_WORDS = 150  # of the head of a long text
+MOST_LAST_WORDS = 50  # of its tail
+MOST_PAIRS = 80
 STEM = 6  # leading bytes that stand for a word nobody has seen
 
 _table = bytearray(c if c >= 128 or chr(c).isalnum() else 32 for c in bytes(range(256)).lower())
