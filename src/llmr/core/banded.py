@@ -8,6 +8,7 @@ rows that could lose less. All prompts share a cell.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from heapq import nsmallest
 from operator import itemgetter
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from llmr.core.look import INFINITE, MAY_NOT_FIT, Look
 from llmr.core.request import Request
 
 OPENING = 2  # rows of each band that are looked at first
+MANY = 3  # times as many near rows as are wanted: others would be better to begin with
 SLACK = 2e-9  # what rounding could make of two equal losses, and of ties behind them
 
 Filter = Callable[[list[Loss]], list[Loss]]
@@ -32,10 +34,11 @@ class _Band(Struct):
 
 
 class BandedCell(Struct):
-    """`bands` have the figures of telemetry `version`."""
+    """`bands` have the figures of telemetry `version`; `best` are rows that were best of late."""
 
     version: int
     bands: list[_Band]
+    best: list[Figures] = []
 
     def losses(self, look: Look, bands: Bands, count: int, allowed: Filter) -> list[Loss]:
         """The losses of the rows that pass, the `count` best of all and perhaps some others.
@@ -43,16 +46,19 @@ class BandedCell(Struct):
         `allowed` leaves out what exceeds a limit.
         """
         by_quality = look.request.weights[2]
-        opening = _of(look, [row for band in self.bands for row in band.rows[:OPENING]], allowed)
+        first = self.best or [row for band in self.bands for row in band.rows[:OPENING]]
+        opening = _of(look, first, allowed)
         most = INFINITE
         if len(opening) >= count:
             most = sorted(opening)[count - 1][0] + SLACK
-        rest: list[Figures] = []
+        near: list[Figures] = []
         for band, best in zip(self.bands, bands.best(look.request.curve), strict=True):
-            near = bisect_right(band.least, most + by_quality * best)
-            if near > OPENING:
-                rest += band.rows[OPENING:near]
-        return opening + _of(look, rest, allowed)
+            near += band.rows[: bisect_right(band.least, most + by_quality * best)]
+        found = _of(look, near, allowed)
+        if len(near) > MANY * count:
+            known = {index for _, index in nsmallest(count, found)}
+            self.best = [row for row in near if row[-1] in known]
+        return found
 
     def move(self, look: Look, bands: Bands, moved: Sequence[Figures], corner: Corner) -> None:
         """Put rows whose figures changed where they belong now."""
@@ -63,6 +69,8 @@ class BandedCell(Struct):
             place = bisect_left(band.least, least)
             band.least.insert(place, least)
             band.rows.insert(place, row)
+        by_row = {row[-1]: row for row in moved}
+        self.best = [by_row.get(row[-1], row) for row in self.best]
         self.version = look.telemetry.version
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import exp
 
 from msgspec import Struct
 
@@ -36,7 +37,22 @@ class Bands:
         """What no row of each band exceeds in quality for a prompt with this curve."""
         if curve is None:
             return self._quality
-        return [curve.quality(skill) for skill in self._skill]
+        base, slope = curve.base, curve.slope
+        (one, first), (two, second), (three, third) = curve.kinds
+        return [  # `Curve.quality`, written out
+            1.0
+            / (
+                1.0
+                + exp(
+                    -base
+                    - slope * overall
+                    - first * kinds[one]
+                    - second * kinds[two]
+                    - third * kinds[three]
+                )
+            )
+            for overall, kinds in self._skill
+        ]
 
 
 def _most(skills: Sequence[Skill]) -> Skill:
