@@ -115,6 +115,24 @@ def test_cache_prices_that_are_not_published_are_those_of_the_prompt() -> None:
     assert cost(found, usage(1000, 10, 400, 300)) == cost(found, usage(1000, 10))
 
 
+@pytest.mark.parametrize(
+    ("details", "field", "per"),
+    [
+        ({"completion_tokens_details": {"reasoning_tokens": 4}}, "internal_reasoning", "2"),
+        ({"completion_tokens_details": {"audio_tokens": 4}}, "audio_output", "2"),
+        ({"completion_tokens_details": {"image_tokens": 4}}, "image_output", "2"),
+        ({"prompt_tokens_details": {"audio_tokens": 4}}, "audio", "1"),
+    ],
+)
+def test_a_part_costs_its_own_price_and_else_that_of_the_whole(
+    details: dict[str, Any], field: str, per: str
+) -> None:
+    base = {"prompt": Decimal(1), "completion": Decimal(2)}
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, **details}
+    assert cost(base, usage) == 30
+    assert cost({**base, field: Decimal(7)}, usage) == 30 + 4 * (7 - Decimal(per))
+
+
 def test_a_price_per_request_counts_once() -> None:
     found = published("openai/o3") | {"request": Decimal("0.01")}
     assert cost(found, usage(9, 104)) == Decimal("0.01085")

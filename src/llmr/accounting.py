@@ -5,14 +5,22 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
 from llmr.core import price
 from llmr.core.request import Request
 from llmr.errors import ApiError
 from llmr.execution.types import Attempt, Outcome
 from llmr.observe.record import Record
 from llmr.ticket import Ticket
+
+NOTHING = Decimal(0)
+# How attempts end that may have been billed although no usage came; any other refused, or was
+# never sent.
+CUT_OFF = frozenset(
+    (
+        *("ok", "cut", "timeout", "deadline", "reset", "invalid_answer", "departed"),
+        *("client_closed", "internal_error", "running"),
+    )
+)
 
 
 def record(
@@ -55,26 +63,47 @@ def _word(outcome: Outcome | None, error: ApiError | None, gone: bool) -> str:
     return "cut" if outcome is not None and outcome.committed else "error"
 
 
-def cost_of(outcome: Outcome) -> tuple[Decimal | None, str]:
-    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
-    usage, model = outcome.usage, outcome.model
-    if usage is None or model is None:
+def bill(outcome: Outcome, wall: float) -> tuple[Decimal | None, str]:
+    """(USD, source) of all that was sent for an answer; each attempt is written its own.
+
+    The source is that of the answer. None where nothing is known of it; what is not known of the
+    attempts before is not in the sum, and shown with them.
+    """
+    for attempt in outcome.attempts:
+        if attempt.cost_source in (None, "unknown"):
+            attempt.cost_usd, attempt.cost_source = _cost(attempt, wall)
+    priced = [attempt for attempt in outcome.attempts if attempt.cost_usd is not None]
+    answered = [attempt for attempt in outcome.attempts if attempt.outcome == "ok"]
+    if not priced or (answered and answered[-1].cost_usd is None):
         return None, "unknown"
+    total = sum((attempt.cost_usd or NOTHING for attempt in priced), NOTHING)
+    return total, (answered or priced)[-1].cost_source or "unknown"
+
+
+def _cost(attempt: Attempt, wall: float) -> tuple[Decimal | None, str]:
+    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
+    usage = attempt.usage
+    if usage is None:
+        # Providers bill neither refusals nor what was never sent; of silence nobody can tell.
+        refused = attempt.status is not None and attempt.status >= 300
+        free = refused or attempt.outcome not in CUT_OFF
+        return (NOTHING, "free") if free else (None, "unknown")
     reported = price.amount(usage.get("cost"))
     if reported is not None:
         details = usage.get("cost_details")
         if usage.get("is_byok") and isinstance(details, dict):
             reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
         return reported, "reported"
-    prices = model.prices.base
-    if model.prices.overrides:
-        moment = time.gmtime()
+    prices = attempt.row.prices
+    base = prices.base
+    if prices.overrides:
+        moment = time.gmtime(wall)
         hhmm = moment.tm_hour * 100 + moment.tm_min
-        prices = model.prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
-    found = price.cost(prices, usage)
+        base = prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
+    found = price.cost(base, usage)
     if found is None:
         return None, "unknown"
-    return found, "estimated" if outcome.usage_estimated else "computed"
+    return found, "estimated" if attempt.estimated else "computed"
 
 
 def _tokens(usage: Mapping[str, Any], key: str) -> int:
@@ -89,7 +118,7 @@ def told(record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "status": record.status,
         "model": record.model,
         "cache": record.cache,
-        "attempts": [{**msgspec.to_builtins(a), "message": None} for a in attempts],
+        "attempts": [{**a.shown(), "message": None} for a in attempts],
         "total_ms": round(record.total_s * 1000, 3),
         "first_token_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 3),
         "prompt_tokens": record.prompt_tokens,

@@ -256,8 +256,8 @@ class Gateway:
         ticket.outcome, ticket.model = outcome, outcome.model
         if not ticket.accounts:
             ticket.cost_usd, ticket.cost_source = Decimal(0), "joined"
-        elif outcome.model is not None:
-            ticket.cost_usd, ticket.cost_source = accounting.cost_of(outcome)
+        elif outcome.attempts:
+            ticket.cost_usd, ticket.cost_source = accounting.bill(outcome, time.time())
 
     def record(
         self, ticket: Ticket, request: Request | None, error: ApiError | None, gone: bool

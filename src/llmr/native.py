@@ -62,5 +62,5 @@ def summarised(
         "estimated_latency_ms": first["estimated_latency_ms"],
         "estimated_cost_usd": first["estimated_cost_usd"],
         "candidates": candidates,
-        "attempts": [msgspec.to_builtins(a) for a in outcome.attempts] if outcome else [],
+        "attempts": [a.shown() for a in outcome.attempts] if outcome else [],
     }

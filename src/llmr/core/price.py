@@ -18,6 +18,11 @@ FIELDS = (
     "internal_reasoning",
     "input_cache_read",
     "input_cache_write",
+    "input_cache_write_1h",
+    "audio",
+    "audio_output",
+    "input_audio_cache",
+    "image_output",
 )
 
 
@@ -123,33 +128,64 @@ def _whole(value: Any) -> int | None:
 def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | None:
     """USD of one answer from its `usage` object, or None where a needed price is unknown.
 
-    Cached and cache-written tokens are subsets of the prompt, reasoning of the completion.
+    Cached, cache-written and audio tokens are subsets of the prompt; reasoning, audio and image
+    tokens of the completion. A part without a price of its own costs what the whole does.
     """
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     if "prompt" not in prices or "completion" not in prices:
         return None
-    prompt, completion = max(prompt, 0), max(completion, 0)
-    per_prompt = prices["prompt"]
-    total = completion * prices["completion"] + prices.get("request", NOTHING)
+    total = prices.get("request", NOTHING)
     tools = usage.get("server_tool_use_details")
     if isinstance(tools, dict) and (searches := _count(tools.get("web_search_requests"))):
         if "web_search" not in prices:
             return None
         total += searches * prices["web_search"]
-    details = usage.get("prompt_tokens_details")
-    if not isinstance(details, dict):
-        return total + prompt * per_prompt
-    # Recorded: an Azure reply with more cached tokens than prompt tokens.
-    cached = min(_count(details.get("cached_tokens")), prompt)
-    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
-    return (
-        total
-        + (prompt - cached - written) * per_prompt
-        + cached * prices.get("input_cache_read", per_prompt)
-        + written * prices.get("input_cache_write", per_prompt)
+    total += _parts(
+        prices,
+        max(prompt, 0),
+        "prompt",
+        usage.get("prompt_tokens_details"),
+        (
+            ("cached_tokens", "input_cache_read"),
+            ("cache_write_tokens", "input_cache_write"),
+            ("audio_tokens", "audio"),
+        ),
     )
+    return total + _parts(
+        prices,
+        max(completion, 0),
+        "completion",
+        usage.get("completion_tokens_details"),
+        (
+            ("reasoning_tokens", "internal_reasoning"),
+            ("audio_tokens", "audio_output"),
+            ("image_tokens", "image_output"),
+        ),
+    )
+
+
+def _parts(
+    prices: Mapping[str, Decimal],
+    tokens: int,
+    whole: str,
+    details: Any,
+    parts: tuple[tuple[str, str], ...],
+) -> Decimal:
+    """What tokens cost of which some are of a part with another price.
+
+    No part is larger than what the ones before it leave: recorded is an Azure reply with more
+    cached tokens than prompt tokens.
+    """
+    usual = prices[whole]
+    total, left = NOTHING, tokens
+    if isinstance(details, dict):
+        for name, field in parts:
+            if field in prices and (some := min(_count(details.get(name)), left)):
+                total += some * prices[field]
+                left -= some
+    return total + left * usual
 
 
 def _count(value: Any) -> int:

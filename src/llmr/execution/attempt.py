@@ -32,6 +32,8 @@ log = logging.getLogger("llmr")
 _encode = msgspec.json.encode
 
 CHAT = "/chat/completions"
+GENERATION = b"x-generation-id"
+LONGEST_NAME = 128
 ERROR_BODY_LIMIT = 256 * 1024
 ERROR_BODY_S = 10.0
 ANSWER_LIMIT = 64 * 1024 * 1024
@@ -95,6 +97,7 @@ class Trial(Struct, eq=False):
         """Give it up; nobody is told."""
         if not self._over:
             self._end()
+            self._write_down()
 
     def pause(self) -> None:
         """The caller is behind: read no more for now."""
@@ -189,6 +192,7 @@ class Trial(Struct, eq=False):
     def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
         if status == 200 and len(body) <= ANSWER_LIMIT and not _is_stream(headers):
             self.record.status = status
+            self._named(headers)
             self._guarded(self._whole, body)
             return
         for step in (partial(self.head, status, headers), partial(self.data, body), self.ended):
@@ -197,6 +201,7 @@ class Trial(Struct, eq=False):
 
     def head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         self.record.status = status
+        self._named(headers)
         if status < 200 or status >= 300:
             if status < 400:
                 words = f"the upstream answered with a redirect ({status}), which is not followed"
@@ -211,6 +216,12 @@ class Trial(Struct, eq=False):
             )
             self._streamed.alive = now = self._delivery.loop.time()
             self._hasten(now + self._limits.idle_s)
+
+    def _named(self, headers: Mapping[bytes, bytes]) -> None:
+        """Keep the upstream's name of this answer, under which its price can be asked for."""
+        name = headers.get(GENERATION)
+        if name is not None and len(name) <= LONGEST_NAME and name.isascii():
+            self.record.generation = name.decode()
 
     def data(self, data: bytes) -> None:
         self._size += len(data)
@@ -288,7 +299,7 @@ class Trial(Struct, eq=False):
                 self._streamed.take([Event(line, line[6:-2])])
             self._stream_ended()
             return
-        outcome.usage = answer.usage if believable(answer.usage) else None
+        outcome.usage = self.record.usage = answer.usage if believable(answer.usage) else None
         outcome.model = self.model
         outcome.finish = answer.choices[0].finish_reason
         outcome.body = body
@@ -337,8 +348,14 @@ class Trial(Struct, eq=False):
             self._line = None
         else:
             self._end()
-        self.record.duration_ms = round((self._delivery.loop.time() - self._started) * 1000, 1)
+        self._write_down()
         self._done(self, how)
+
+    def _write_down(self) -> None:
+        record = self.record
+        record.duration_ms = round((self._delivery.loop.time() - self._started) * 1000, 1)
+        if self._streamed is not None:
+            self._streamed.billed(record)
 
     def _end(self) -> None:
         self._over = True

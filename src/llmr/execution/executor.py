@@ -306,7 +306,7 @@ class Run(Struct, eq=False):
         executor, call, delivery = self._executor, self._call, self._delivery
         model = self._models[index]
         now = delivery.loop.time()
-        record = Attempt(model.id, model.upstream, round((now - delivery.begun) * 1000, 1))
+        record = Attempt(model, round((now - delivery.begun) * 1000, 1))
         self.outcome.attempts.append(record)
         if model.free:
             self.outcome.cooled |= self._learner.sent_free(model.upstream, executor.clock())

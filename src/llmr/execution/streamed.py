@@ -9,7 +9,7 @@ from llmr.core.chunks import ChunkStream
 from llmr.core.splice import Splice
 from llmr.core.sse import Event, EventReader
 from llmr.execution.delivery import Delivery
-from llmr.execution.types import Call, Limits
+from llmr.execution.types import Attempt, Call, Limits
 
 AFTER_FINISH_S = 1.0  # a usage chunk may follow; an answer that has its finish waits no longer
 
@@ -137,7 +137,6 @@ class Streamed:
         outcome.degraded += chunks.degraded
         outcome.ignored += chunks.ignored
         outcome.usage = chunks.usage
-        outcome.usage_estimated = chunks.usage_estimated
         outcome.finish = next(iter(chunks.finishes.values()), None)
         delivery.send(closing, self._model, chunks)
         outcome.model = self._model
@@ -145,6 +144,15 @@ class Streamed:
             outcome.completion = {**delivery.assembler.completion(), "usage": chunks.usage}
         if not delivery.wanted:
             outcome.body = msgspec.json.encode(outcome.completion)
+
+    def billed(self, attempt: Attempt) -> None:
+        """Write down what an attempt is to be billed by, however far it came."""
+        chunks = self._chunks
+        attempt.received = chunks.content_bytes + chunks.thought_bytes
+        attempt.usage, attempt.estimated = chunks.usage, chunks.usage_estimated
+        if chunks.usage is None and attempt.received:
+            tokens = self._call.decision.request.prompt_tokens
+            attempt.usage, attempt.estimated = chunks.estimated_usage(tokens), True
 
     def observed(self, now: float) -> tuple[float, float | None]:
         """(seconds to the first content, seconds per token after it) of a whole answer."""

@@ -1,6 +1,7 @@
 """The words of execution: what is to be done, what was tried, what came of it."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -42,19 +43,51 @@ class Limits(Struct, frozen=True):
 
 
 class Attempt(Struct):
-    """One send to one target, as it is shown to callers and in the log.
+    """One send to one target, as it is shown to callers and in the log, and what it is billed by.
 
-    `added`: what the router put into the request for it.
+    `added`: what the router put into the request for it. `cost_source` says where `cost_usd` is
+    from: reported, computed, estimated, free (the provider bills no such thing) or unknown; None
+    while nobody has worked it out. `row` is the target's, `usage` what its upstream reported or,
+    `estimated`, what was counted here; `generation` the upstream's name for this answer, by which
+    it can be asked for its price; `received` bytes of content that came.
     """
 
-    model: str
-    upstream: str
+    row: Model
     started_ms: float
     outcome: str = "running"
     status: int | None = None
     message: str | None = None
     duration_ms: float | None = None
     added: str | None = None
+    cost_usd: Decimal | None = None
+    cost_source: str | None = None
+    usage: dict[str, Any] | None = None
+    estimated: bool = False
+    generation: str | None = None
+    received: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.row.id
+
+    @property
+    def upstream(self) -> str:
+        return self.row.upstream
+
+    def shown(self) -> dict[str, Any]:
+        """What callers are told of it."""
+        return {
+            "model": self.model,
+            "upstream": self.upstream,
+            "started_ms": self.started_ms,
+            "outcome": self.outcome,
+            "status": self.status,
+            "message": self.message,
+            "duration_ms": self.duration_ms,
+            "added": self.added,
+            "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
+            "cost_source": self.cost_source,
+        }
 
 
 class Call(Struct, frozen=True):
@@ -94,7 +127,6 @@ class Outcome(Struct):
     body: bytes = b""
     completion: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
-    usage_estimated: bool = False
     finish: str | None = None
     ttft_s: float | None = None
     degraded: int = 0

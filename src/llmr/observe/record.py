@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 
 class Sent(Protocol):
-    """One send to one target."""
+    """One send to one target, with what it cost and by what (None where that is not known)."""
 
-    model: str
-    upstream: str
     outcome: str
+    cost_usd: Decimal | None
+    cost_source: str | None
+    usage: dict[str, Any] | None
+    generation: str | None
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def upstream(self) -> str: ...
 
 
 class Record(Struct):

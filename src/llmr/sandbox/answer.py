@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llmr.sandbox import catalogue, samples, scenarios, text
+from llmr.sandbox import billing, catalogue, samples, scenarios, text
 from llmr.sandbox.request import ChatRequest, InvalidRequestError
 
 
@@ -46,11 +46,23 @@ def generation_id() -> str:
     return f"gen-{int(time.time())}-{secrets.token_hex(10)}"
 
 
-def compose(request: ChatRequest, model: str, row: catalogue.Row, answer_id: str) -> Answer:
-    """The answer of `model` to `request`. Raises `InvalidRequestError`."""
+def compose(
+    request: ChatRequest, model: str, row: catalogue.Row, answer_id: str, cached: int = 0
+) -> tuple[Answer, billing.Bill]:
+    """The answer of `model` to `request`, and its bill. Raises `InvalidRequestError`.
+
+    `cached`: tokens of the prompt that the provider had seen before.
+    """
     choices = [_choice(request, model, row) for _ in range(max(1, min(request.n or 1, 128)))]
-    usage = _usage(request.prompt_tokens, choices, row)
-    return Answer(answer_id, int(time.time()), model, choices, usage)
+    usage = _usage(request.prompt_tokens, cached, choices)
+    bill = billing.bill_of(model, usage, catalogue.prices(row, request.prompt_tokens))
+    usage["cost"] = _plain(bill.whole_usd)
+    usage["cost_details"] = {
+        "upstream_inference_cost": _plain(bill.whole_usd),
+        "upstream_inference_prompt_cost": _plain(bill.prompt_usd),
+        "upstream_inference_completions_cost": _plain(bill.whole_usd - bill.prompt_usd),
+    }
+    return Answer(answer_id, int(time.time()), model, choices, usage), bill
 
 
 def _choice(request: ChatRequest, model: str, row: catalogue.Row) -> Choice:
@@ -119,27 +131,18 @@ def _shorten(choice: Choice, limit: int | None) -> None:
     choice.finish_reason = "length"
 
 
-def _usage(prompt_tokens: int, choices: list[Choice], row: catalogue.Row) -> dict[str, Any]:
+def _usage(prompt_tokens: int, cached: int, choices: list[Choice]) -> dict[str, Any]:
     completion_tokens = sum(choice.tokens for choice in choices)
-    prices = catalogue.prices(row, prompt_tokens)
-    prompt_cost = prices.prompt * prompt_tokens
-    completion_cost = prices.completion * completion_tokens
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "cost": _plain(prompt_cost + completion_cost),
         "is_byok": False,
         "prompt_tokens_details": {
-            "cached_tokens": 0,
+            "cached_tokens": cached,
             "cache_write_tokens": 0,
             "audio_tokens": 0,
             "video_tokens": 0,
-        },
-        "cost_details": {
-            "upstream_inference_cost": _plain(prompt_cost + completion_cost),
-            "upstream_inference_prompt_cost": _plain(prompt_cost),
-            "upstream_inference_completions_cost": _plain(completion_cost),
         },
         "completion_tokens_details": {
             "reasoning_tokens": sum(c.thought + len(c.reasoning) for c in choices),

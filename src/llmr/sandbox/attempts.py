@@ -28,6 +28,7 @@ class Attempt(msgspec.Struct):
     body: bytes
     stream: bool = False
     fault: str | None = None
+    generation: str | None = None
     status: int | None = None
     bytes_sent: int = 0
     tokens_sent: int = 0

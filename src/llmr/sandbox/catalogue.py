@@ -1,5 +1,6 @@
 """The bundled catalogue: which models exist, what they cost, how fast they were."""
 
+import time
 from decimal import Decimal
 from importlib import resources
 from typing import Any, NamedTuple
@@ -27,10 +28,12 @@ class Latency(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """US dollars per token."""
+    """US dollars per token, and per request."""
 
     prompt: Decimal
     completion: Decimal
+    cached: Decimal
+    request: Decimal
 
 
 class Catalogue:
@@ -74,12 +77,28 @@ def load() -> Catalogue:
 
 
 def prices(row: Row, prompt_tokens: int) -> Prices:
-    """The prices that hold for a prompt of this length; negative or absent ones are 0."""
+    """The prices that hold now for a prompt of this length; negative or absent ones are 0."""
     pricing: dict[str, Any] = dict(row.get("pricing", {}))
     for override in pricing.get("overrides", ()):
-        if prompt_tokens > override.get("min_prompt_tokens", prompt_tokens):
+        if _holds(override, prompt_tokens):
             pricing.update(override)
-    return Prices(_price(pricing.get("prompt")), _price(pricing.get("completion")))
+    prompt = _price(pricing.get("prompt"))
+    cached = _price(pricing["input_cache_read"]) if "input_cache_read" in pricing else prompt
+    completion, request = _price(pricing.get("completion")), _price(pricing.get("request"))
+    return Prices(prompt, completion, cached, request)
+
+
+def _holds(override: dict[str, Any], prompt_tokens: int) -> bool:
+    now = time.gmtime()
+    start, end = override.get("utc_start"), override.get("utc_end")
+    if prompt_tokens <= override.get("min_prompt_tokens", -1):
+        return False
+    if now.tm_wday not in override.get("utc_days", range(7)):
+        return False
+    if start is None or end is None:
+        return True
+    hhmm = now.tm_hour * 100 + now.tm_min
+    return bool(start <= hhmm < end if start <= end else hhmm >= start or hhmm < end)
 
 
 def _price(text: str | None) -> Decimal:

@@ -60,7 +60,13 @@ def _answer(state: State, attempt: Attempt, answer_id: str, headers: Headers) ->
     if fault and (script := replies.instead(fault, stream=attempt.stream, headers=headers)):
         return replies.delayed(script, fault)
     row = _row(state, model, fault)
-    composed = answer.compose(_checked(body, scenario, row), model, row, answer_id)
+    request = _checked(body, scenario, row)
+    cached = state.books.cached_tokens(model, request)
+    composed, bill = answer.compose(request, model, row, answer_id, cached)
+    attempt.generation = answer_id
+    state.books.open(answer_id, bill)
+    if not state.settings.report_cost:
+        del composed.usage["cost"], composed.usage["cost_details"]
     material = replies.Material(
         answer=composed,
         pace=_pace(state, model, visits.count, scenario),

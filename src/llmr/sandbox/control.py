@@ -43,8 +43,13 @@ class Control:
         listed: list[dict[str, Any]] = self._ask("GET", "/attempts" + _query(model))
         return listed
 
+    def invoice(self) -> dict[str, Any]:
+        """What was charged since the last reset: `total` and `by_model`, as decimal text."""
+        found: dict[str, Any] = self._ask("GET", "/invoice")
+        return found
+
     def reset(self) -> None:
-        """Forget all attempts and start every counter anew, and drop all rules."""
+        """Forget all attempts and bills, and start every counter anew, and drop all rules."""
         self._ask("DELETE", "/attempts")
         self.clear()
 

@@ -22,6 +22,7 @@ class ControlPort:
             "GET /stats": self._stats,
             "GET /attempts": self._list_attempts,
             "DELETE /attempts": self._reset_attempts,
+            "GET /invoice": self._invoice,
             "POST /faults": self._add_fault,
             "DELETE /faults": self._clear_faults,
             "GET /settings": self._show_settings,
@@ -56,8 +57,12 @@ class ControlPort:
     def _list_attempts(self, request: Request) -> list[dict[str, Any]]:
         return self._state.attempts.listing(_asked(request, "model"))
 
+    def _invoice(self, _: Request) -> dict[str, Any]:
+        return self._state.books.invoice()
+
     def _reset_attempts(self, _: Request) -> dict[str, Any]:
         self._state.attempts.reset()
+        self._state.books.reset()
         return {}
 
     def _add_fault(self, request: Request) -> dict[str, Any]:

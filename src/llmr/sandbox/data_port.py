@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from urllib.parse import parse_qs
 
 from llmr.sandbox import chat, pace, player, replies
 from llmr.sandbox.attempts import Attempt
@@ -32,7 +33,7 @@ class DataPort:
             headers=request.headers,
             body=request.body,
         )
-        script = self._route(attempt)
+        script = self._route(attempt, request.target)
         if attempt.method != "GET" or attempt.fault or script.status != 200:
             attempt.n = state.attempts.next_number()
             state.attempts.add(attempt)
@@ -40,34 +41,47 @@ class DataPort:
             await player.play(script, connection, attempt)
         finally:
             attempt.finish(connection.peer_gone_t)
+            if attempt.generation is not None:
+                state.books.close(attempt.generation, attempt)
 
-    def _route(self, attempt: Attempt) -> Script:
+    def _route(self, attempt: Attempt, target: str) -> Script:
         path = _without_prefix(attempt.path)
         if (attempt.method, path) == ("POST", "/chat/completions"):
             return chat.reply(self._state, attempt)
         if attempt.method == "GET":
-            return self._read_or_fail(attempt, path)
+            return self._read_or_fail(attempt, path, target)
         return error_reply(404, "Not Found")
 
-    def _read_or_fail(self, attempt: Attempt, path: str) -> Script:
+    def _read_or_fail(self, attempt: Attempt, path: str, target: str) -> Script:
         """A rule may name a path, such as `/models`, where others name a model."""
         fault = self._state.rules.take(path)
         attempt.fault = shown_kind(fault)
         if fault is None:
-            return self._read(attempt, path)
+            return self._read(attempt, path, target)
         instead = replies.instead(fault, stream=False, headers={})
-        return replies.delayed(instead or self._read(attempt, path), fault)
+        return replies.delayed(instead or self._read(attempt, path, target), fault)
 
-    def _read(self, attempt: Attempt, path: str) -> Script:
+    def _read(self, attempt: Attempt, path: str, target: str) -> Script:
         if path == "/models":
             listing = self._state.catalogue.listing()
             return whole(200, listing, {"content-type": "application/json"})
         if path == "/key":
             return chat.key_refusal(self._state, attempt, {}) or json_reply(200, _KEY)
+        if path == "/generation":
+            return self._generation(attempt, target)
         if path.startswith("/models/") and path.endswith("/endpoints"):
             model = path.removeprefix("/models/").removesuffix("/endpoints")
             return self._endpoints(model, "authorization" in attempt.headers)
         return error_reply(404, "Not Found")
+
+    def _generation(self, attempt: Attempt, target: str) -> Script:
+        if refusal := chat.key_refusal(self._state, attempt, {}):
+            return refusal
+        asked = parse_qs(target.partition("?")[2]).get("id", [""])[0]
+        found = self._state.books.generation(asked)
+        if found is None:
+            return error_reply(404, f"Generation {asked} not found")
+        return json_reply(200, {"data": found})
 
     def _endpoints(self, model: str, with_latency: bool) -> Script:
         row = self._state.catalogue.find(model)

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
 End = Literal["clean", "close", "reset", "hold"]
 Headers = dict[str, str | list[str]]
 
@@ -64,7 +66,7 @@ def whole(status: int, body: bytes, headers: Headers) -> Script:
 
 def json_reply(status: int, content: object, headers: Headers | None = None) -> Script:
     """A JSON reply, sent at once."""
-    body = msgspec.json.encode(content)
+    body = _encode(content)
     return whole(status, body, {"content-type": "application/json", **(headers or {})})
 
 

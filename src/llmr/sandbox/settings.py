@@ -19,6 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Replaces the recorded first-token times of all ordinary models."""
     tokens_per_s: float | None = None
     """Replaces the recorded pace of all ordinary models."""
+    report_cost: bool = True
+    """Whether usage says what an answer costs, as OpenRouter's does and most others' does not."""
     comment_every_s: float = 0.5
     """Between the keep-alive comments of a stream that waits for its first token."""
 

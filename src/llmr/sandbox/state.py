@@ -2,6 +2,7 @@
 
 from llmr.sandbox import catalogue
 from llmr.sandbox.attempts import AttemptLog
+from llmr.sandbox.billing import Books
 from llmr.sandbox.http1 import Connection
 from llmr.sandbox.rules import Rules
 from llmr.sandbox.settings import Settings
@@ -12,6 +13,7 @@ class State:
         self.settings = settings
         self.rules = Rules()
         self.attempts = AttemptLog()
+        self.books = Books()
         self.catalogue = catalogue.load()
         self.connections: set[Connection] = set()
         """Open connections of the data port."""
