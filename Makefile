@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install run test soak soak-memory bench train lint check-python clean figures
+.PHONY: install run test soak soak-memory soak-money bench train lint check-python clean figures
 
 install: $(STAMP)  ## make .venv from the lock file
 
@@ -59,6 +59,9 @@ clean:
 
 soak: $(DEV_STAMP)  ## ten thousand random schedules of faults, in virtual time
 	@SCHEDULES=10000 $(BIN)/python -m pytest -q tests/test_schedules.py
+
+soak-money: $(DEV_STAMP)  ## ten thousand mixed calls: whether the ledger is the invoice
+	@CALLS=10000 $(BIN)/python -m pytest -q -s tests/test_money.py
 
 soak-memory: $(DEV_STAMP)  ## two million mixed requests: whether memory grows
 	@$(BIN)/python -m bench --soak

@@ -1,5 +1,6 @@
 """What every test may use: the sandbox as upstream, and a router in front of it."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,12 @@ from llmr.sandbox.process import SandboxProcess
 from tests.harness import Server, upstream
 from tests.tls import Authority
 from tests.valkey import Valkey
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What routers keep is kept apart from the user's own."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "execution": {"core", "errors", "upstreams", "watch"},
     "cache": {"config", "core", "errors", "execution"},
     "observe": {"core", "errors"},
+    "spending": {"core", "ledger"},
+    "ledger": {"core", "errors", "observe", "upstreams"},
     "refresh": {"bundle", "config", "core", "upstreams"},
     "gateway": {
         *(
@@ -38,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "core",
             "errors",
             "execution",
+            "ledger",
             "loops",
             "observe",
             "opinion",
@@ -45,7 +48,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("refresh", "ticket", "upstreams"),
     },
-    "answering": {"cache", "calls", "core", "errors", "execution", "gateway", "ticket"},
+    "answering": {
+        "accounting",
+        "cache",
+        "calls",
+        "core",
+        "errors",
+        "execution",
+        "gateway",
+        "ticket",
+    },
     "accounting": {"core", "errors", "execution", "observe", "ticket"},
     "ticket": {"core", "errors", "execution", "observe"},
     "calls": {"core", "errors", "execution", "ticket"},
@@ -73,7 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sandbox": set(),
     "cli": {
         *("bundle", "cache", "chaos", "config", "core", "errors", "evaluation", "gateway"),
-        *("listing", "observe", "quality"),
+        *("ledger", "listing", "observe", "quality", "spending"),
         *("router", "sandbox", "server"),
     },
 }

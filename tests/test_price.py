@@ -118,7 +118,6 @@ def test_cache_prices_that_are_not_published_are_those_of_the_prompt() -> None:
 @pytest.mark.parametrize(
     ("details", "field", "per"),
     [
-        ({"completion_tokens_details": {"reasoning_tokens": 4}}, "internal_reasoning", "2"),
         ({"completion_tokens_details": {"audio_tokens": 4}}, "audio_output", "2"),
         ({"completion_tokens_details": {"image_tokens": 4}}, "image_output", "2"),
         ({"prompt_tokens_details": {"audio_tokens": 4}}, "audio", "1"),

@@ -524,6 +524,8 @@ MAY_TELL_THE_TIME = {
         "server/hot.py",
         "server/asgi.py",
     ),
+    # Days of spending, and the name under which a damaged file is set aside.
+    *("ledger/sheet.py", "ledger/book.py", "ledger/keeper.py", "cli/spend.py"),
     *("server/reload.py", "execution/executor.py", "execution/attempt.py", "native.py"),
 }
 

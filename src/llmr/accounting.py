@@ -3,16 +3,19 @@
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from llmr.core import price
 from llmr.core.request import Request
-from llmr.errors import ApiError
+from llmr.errors import ApiError, bad_request
 from llmr.execution.types import Attempt, Outcome
 from llmr.observe.record import Record
 from llmr.ticket import Ticket
 
 NOTHING = Decimal(0)
+LONGEST_TAG = 64
+NAMED = (b"open", b"library")  # callers without a key
 # How attempts end that may have been billed although no usage came; any other refused, or was
 # never sent.
 CUT_OFF = frozenset(
@@ -52,7 +55,26 @@ def record(
         outcome.degraded if outcome is not None and own else 0,
         outcome.ignored if outcome is not None and own else 0,
         now,
+        name_of(ticket.tenant),
+        ticket.tag,
     )
+
+
+@lru_cache(maxsize=4096)
+def name_of(tenant: bytes) -> str:
+    """The name of a caller in accounts: nothing of its key can be told from it."""
+    return tenant.decode() if tenant in NAMED else f"key-{tenant.hex()[:12]}"
+
+
+def tag_of(headers: Mapping[str, str]) -> str:
+    """The tag of a request; a 400 where it is none."""
+    tag = headers.get("x-llmr-tag")
+    if tag is None:
+        return ""
+    if not 0 < len(tag) <= LONGEST_TAG or not tag.isascii() or not tag.isprintable():
+        text = f"'x-llmr-tag' takes up to {LONGEST_TAG} printable ASCII characters."
+        raise bad_request("invalid_tag", text, "x-llmr-tag")
+    return tag
 
 
 def _word(outcome: Outcome | None, error: ApiError | None, gone: bool) -> str:

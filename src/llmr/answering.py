@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 from msgspec import Struct
 
+from llmr.accounting import tag_of
 from llmr.cache.flight import Flight, Reader
 from llmr.cache.key import cache_key
 from llmr.cache.memory import Entry
@@ -64,6 +65,7 @@ class Answering(Struct, eq=False):
     def _start(self, data: bytes, headers: Mapping[str, str]) -> None:
         gateway, ticket = self._gateway, self._ticket
         ticket.headers = gateway.hops.onward(headers)
+        ticket.tag = tag_of(headers)
         body = Body(data)
         request = self._request = gateway.request(body, headers, ticket.surface)
         ticket.decision = gateway.decide(request)

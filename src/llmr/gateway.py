@@ -31,6 +31,9 @@ from llmr.core.request import Request, normalised, parse, task_of
 from llmr.errors import ApiError
 from llmr.execution.executor import Executor
 from llmr.execution.types import HEADERS, Limits, Outcome
+from llmr.ledger.book import place
+from llmr.ledger.keeper import Ledger
+from llmr.ledger.settling import Settling
 from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
 from llmr.observe.recorder import Recorder
@@ -121,6 +124,10 @@ class Gateway:
         self.window = Window()
         self.recorder = Recorder()
         self.recorder.observers.append(self.window.add)
+        kept = None if sandbox and config.state.path is None else place(config.state.path)
+        self.ledger = Ledger(kept)
+        self._settling = Settling(self._origins, time.monotonic)
+        self.recorder.observers.append(self.ledger.add)
         self.draining = False
         self.restarts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -128,7 +135,12 @@ class Gateway:
     # --- life ---
 
     async def start(self, first_look_s: float = 0.0) -> None:
-        """Start the background work; wait up to `first_look_s` for the upstreams' catalogues."""
+        """Start the background work; wait up to `first_look_s` for the upstreams' catalogues.
+
+        Raises `ConfigError` where what was kept is of a newer version.
+        """
+        self.ledger.start()
+        self.ledger.pending = self._settling.take
         if first_look_s > 0:
             try:
                 async with asyncio.timeout(first_look_s):
@@ -137,6 +149,7 @@ class Gateway:
                 log.info("the first look at the catalogues takes long; going on with what is there")
         self._spawn("refresh", self._refresh.run)
         self._spawn("publish", self._publish_loop)
+        self._spawn("settling", lambda: self._settling.run(self.ledger.put))
         if self.shared is not None:
             self._spawn("redis", self.shared.run)
 
@@ -147,6 +160,9 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.recorder.flush()
+        self._settling.give_up(self.ledger.put)
+        self.ledger.close()
         for upstream in self._origins.values():
             await upstream.close()
         if self.shared is not None:
@@ -351,6 +367,7 @@ class Gateway:
                 key: {"reason": why, "seconds_left": round(until - now, 1)}
                 for key, (until, why) in self.learner.cooling(now).items()
             },
+            "ledger": {**self.ledger.status(), "unsettled": len(self._settling)},
             "background": {name: {"restarts": n} for name, n in self.restarts.items()},
             "uptime_seconds": round(now - self.started, 1),
         }

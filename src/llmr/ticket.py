@@ -37,6 +37,7 @@ class Ticket(Struct):
     decided: float | None = None
     sent: float | None = None
     headers: tuple[tuple[bytes, bytes], ...] = HEADERS
+    tag: str = ""  # what the caller wants the cost to be found under
 
 
 class AnswerSink(Protocol):

@@ -238,6 +238,32 @@ def chaos(
     run(config, scenario or [], as_json)
 
 
+@app.command(epilog="Example: llmr spend --by model --since 7d --always openai/gpt-5.4")
+def spend(
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="GROUP", help="day, model, key, tag, upstream or source."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DAY", help="From this UTC day on; 7d: seven days.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Up to this UTC day, and with it.")
+    ] = None,
+    always: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="What the same tokens would have cost with it."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was spent, and what that saved."""
+    from llmr.cli.spend import run
+
+    run(config, by or [], since, until, always, "json" if as_json else "csv" if as_csv else "table")
+
+
 @quality_app.command("evaluate", epilog="Example: llmr quality evaluate --data outcomes/")
 def quality_evaluate(
     data: Annotated[

@@ -14,6 +14,7 @@ from llmr import config as configuration
 from llmr.cli.output import FAILED, fail
 from llmr.config import Config
 from llmr.gateway import Gateway
+from llmr.ledger.book import check, place
 from llmr.observe import log as request_log
 from llmr.server.asgi import Application
 from llmr.server.process import Server, descriptors, keep_memory
@@ -29,6 +30,8 @@ log = logging.getLogger("llmr.server")
 def run(path: str | None, flags: Mapping[str, Any], workers: int, sandbox: bool, level: str) -> int:
     """Serve until told to stop; the exit code."""
     config = configuration.load(path, flags, serving=True)
+    if not sandbox or config.state.path is not None:
+        check(place(config.state.path))
     listening = listen(config.server.host, config.server.port)
     port = listening.getsockname()[1]
     simulated = None

@@ -128,8 +128,9 @@ def _whole(value: Any) -> int | None:
 def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | None:
     """USD of one answer from its `usage` object, or None where a needed price is unknown.
 
-    Cached, cache-written and audio tokens are subsets of the prompt; reasoning, audio and image
-    tokens of the completion. A part without a price of its own costs what the whole does.
+    Cached, cache-written and audio tokens are subsets of the prompt, audio and image tokens of the
+    completion. A part without a price of its own costs what the whole does; reasoning does always,
+    since conditional prices name the completion alone.
     """
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):
@@ -159,7 +160,6 @@ def cost(prices: Mapping[str, Decimal], usage: Mapping[str, Any]) -> Decimal | N
         "completion",
         usage.get("completion_tokens_details"),
         (
-            ("reasoning_tokens", "internal_reasoning"),
             ("audio_tokens", "audio_output"),
             ("image_tokens", "image_output"),
         ),

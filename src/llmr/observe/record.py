@@ -27,7 +27,8 @@ class Record(Struct):
     """One finished request. `outcome` is ok, error, cut or client_closed; times are seconds.
 
     `degraded` and `ignored` count the events of its stream that were left out: unreadable ones, and
-    those after the end.
+    those after the end. `tenant` is the name of the caller's key, never the key, and `tag` what the
+    caller wants its costs to be found under.
     """
 
     surface: str
@@ -49,6 +50,8 @@ class Record(Struct):
     degraded: int = 0
     ignored: int = 0
     ended: float = 0.0
+    tenant: str = "open"
+    tag: str = ""
 
     @property
     def cached(self) -> bool:

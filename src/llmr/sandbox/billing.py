@@ -56,6 +56,11 @@ class Books:
         if len(self._bills) > KEPT:
             self._bills.popitem(last=False)
 
+    def open_nothing(self, generation: str, model: str) -> None:
+        """Put an answer on the books that is none: nothing will be charged for it."""
+        usage = {"prompt_tokens": 0, "completion_tokens": 0}
+        self.open(generation, Bill(model, Decimal(0), Decimal(0), Decimal(0), usage))
+
     def close(self, generation: str, attempt: Attempt) -> None:
         """Its answer is over."""
         if bill := self._bills.get(generation):

@@ -58,6 +58,8 @@ def _answer(state: State, attempt: Attempt, answer_id: str, headers: Headers) ->
         fault = scenarios.scenario_fault(scenario, visit)
     attempt.fault = shown_kind(fault)
     if fault and (script := replies.instead(fault, stream=attempt.stream, headers=headers)):
+        attempt.generation = answer_id
+        state.books.open_nothing(answer_id, model)
         return replies.delayed(script, fault)
     row = _row(state, model, fault)
     request = _checked(body, scenario, row)

@@ -57,6 +57,8 @@ class Reloader:
             )
         if (config.server.host, config.server.port) != (bound.host, bound.port):
             log.warning("server.host and server.port change with the next start")
+        if config.state != before.config.state:
+            log.warning("state.path changes with the next start")
         server = replace(config.server, host=bound.host, port=bound.port)
         gateway = Gateway(
             replace(config, server=server),
@@ -74,7 +76,7 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
     gateway.started, gateway.draining = before.started, before.draining
     gateway.decisions, gateway.window = before.decisions, before.window
     gateway.recorder, gateway.hops = before.recorder, before.hops
-    gateway.feedback = before.feedback
+    gateway.feedback, gateway.ledger = before.feedback, before.ledger
     if (old.cache, old.redis, old.routing, old.upstreams) == (
         *(new.cache, new.redis, new.routing, new.upstreams),
     ):
