@@ -6,9 +6,9 @@ no line; where it never does, it stands there as it was estimated here, or as un
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +27,7 @@ WAITS_S = (1.0, 4.0, 15.0, 60.0)  # before each question, from the end of the an
 ASK_S = 10.0
 REPLY_LIMIT = 64 * 1024
 MOST_PENDING = 10_000
+AT_ONCE = 4  # questions
 LOOK_S = 0.5
 
 
@@ -54,7 +55,8 @@ class Settling:
         self._upstreams = upstreams
         self._clock = clock
         self._waits_s = waits_s
-        self._open: deque[_Open] = deque()
+        self._open: dict[int, _Open] = {}  # also those being asked for: none is lost at a close
+        self._numbers = count()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -67,7 +69,8 @@ class Settling:
             or len(self._open) >= MOST_PENDING
         ):
             return False
-        self._open.append(_Open(key, sent, self._clock() + self._waits_s[0]))
+        due = self._clock() + self._waits_s[0]
+        self._open[next(self._numbers)] = _Open(key, sent, due)
         return True
 
     async def run(self, put: Put) -> None:
@@ -77,31 +80,36 @@ class Settling:
             await self.look(put)
 
     async def look(self, put: Put) -> None:
-        """Ask for every bill that is due."""
-        now, waiting = self._clock(), self._open
-        self._open = deque(one for one in waiting if one.due > now)
-        for one in waiting:
-            if one.due <= now:
-                await self._ask(one, put)
+        """Ask for every bill that is due, some at a time."""
+        now = self._clock()
+        due = iter([number for number, one in self._open.items() if one.due <= now])
+
+        async def some() -> None:
+            for number in due:
+                await self._ask(number, put)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
 
     def give_up(self, put: Put) -> None:
         """Put what is still open as it was worked out here."""
-        while self._open:
-            one = self._open.popleft()
+        for one in self._open.values():
             put(one.key, line_of(one.sent))
+        self._open.clear()
 
-    async def _ask(self, one: _Open, put: Put) -> None:
+    async def _ask(self, number: int, put: Put) -> None:
+        one = self._open[number]
         billed = await self._billed(one)
         one.asked += 1
-        if billed is not None:
-            line = line_of(one.sent)
-            line.usd, line.unpriced = billed, 0
-            put(one.key._replace(source="reported"), line)
-        elif one.asked < len(self._waits_s):
+        if billed is None and one.asked < len(self._waits_s):
             one.due = self._clock() + self._waits_s[one.asked]
-            self._open.append(one)
-        else:
-            put(one.key, line_of(one.sent))
+            return
+        del self._open[number]
+        key, line = one.key, line_of(one.sent)
+        if billed is not None:
+            key, line.usd, line.unpriced = key._replace(source="reported"), billed, 0
+        put(key, line)
 
     async def _billed(self, one: _Open) -> Decimal | None:
         upstream = self._upstreams.get(one.sent.upstream)
