@@ -57,11 +57,12 @@ $(DEV_STAMP): requirements-dev.lock $(STAMP)
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-soak: $(DEV_STAMP)  ## ten thousand random schedules of faults, in virtual time
-	@SCHEDULES=10000 $(BIN)/python -m pytest -q tests/test_schedules.py
+soak: $(DEV_STAMP)  ## many random schedules of faults, in virtual time: whether an invariant breaks
+	@SCHEDULES=10000 REQUESTS=100000 $(BIN)/python -m pytest -q -s tests/test_schedules.py \
+		tests/test_privacy.py
 
-soak-money: $(DEV_STAMP)  ## ten thousand mixed calls: whether the ledger is the invoice
-	@CALLS=10000 $(BIN)/python -m pytest -q -s tests/test_money.py
+soak-money: $(DEV_STAMP)  ## ten thousand mixed calls each: the ledger is the invoice, ceilings hold
+	@CALLS=10000 $(BIN)/python -m pytest -q -s tests/test_money.py tests/test_ceilings.py
 
 soak-memory: $(DEV_STAMP)  ## two million mixed requests: whether memory grows
 	@$(BIN)/python -m bench --soak

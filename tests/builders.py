@@ -68,7 +68,7 @@ def model(
         price_source="configured" if known else "unknown",
         context_length=context,
         max_output=max_output,
-        supports=capability.mask_of(supports, capability.NAMES),
+        supports=capability.mask_of((*supports, "max_tokens"), capability.NAMES),
         free=known and not price.base["prompt"] and not price.base["completion"],
         **more,
     )

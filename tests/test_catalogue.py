@@ -455,6 +455,8 @@ def test_own_rows_are_as_their_owner_says() -> None:
     assert large.prices.base == {"prompt": Decimal("0.000001"), "completion": Decimal("0.000002")}
     assert (large.ttft_s, large.tpot_s) == (Figure(0.5, "configured"), Figure(0.02, "configured"))
     assert (large.quality, large.price_source) == (Figure(0.8, "configured"), "configured")
-    assert capability.names(large.supports) == ["tools", "json_schema", "json_object"]
+    assert capability.names(large.supports) == [
+        *("tools", "json_schema", "json_object", "tool_choice", "max_tokens"),
+    ]
     assert (bare.price_source, bare.prices.known, bare.free) == ("unknown", False, False)
     assert (bare.quality.source, bare.ttft_s.source) == ("unknown", "estimated")

@@ -178,7 +178,7 @@ def test_the_length_of_the_answer_decides_between_early_and_quick() -> None:
         (
             {"price": ("0.001", "0.002")},
             {"price": ("0.001", "0.003")},
-            {"max_cost_usd": 0.0007},
+            {"max_cost_usd": 0.0025},
             "max_cost_usd",
         ),
         ({}, {"price": None}, {"max_cost_usd": 1000.0}, "max_cost_usd"),
@@ -308,7 +308,6 @@ def test_a_pinned_model_is_used_whatever_the_catalogue_says_of_it() -> None:
     row = model("lab/poor", context=10, max_output=5, expires="2020-01-01", price=None)
     wishes: dict[str, Any] = {
         "max_latency_ms": 1,
-        "max_cost_usd": 1e-9,
         "preferred_models": ["lab/rich"],
     }
     found = decided(
@@ -383,7 +382,7 @@ def test_fb_names_of_an_own_upstream_are_never_picked_by_auto() -> None:
 
 @pytest.mark.parametrize(
     ("param", "value"),
-    [("max_latency_ms", 399), ("max_cost_per_1k", 0.0017), ("max_cost_usd", 0.0001)],
+    [("max_latency_ms", 399), ("max_cost_per_1k", 0.0017), ("max_cost_usd", 0.001)],
 )
 def test_a_limit_nobody_meets_is_named_with_the_nearest_value_which_then_passes(
     six: Snapshot, param: str, value: float

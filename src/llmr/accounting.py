@@ -1,29 +1,19 @@
 """What a finished request cost, and its record."""
 
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from llmr.core import price
 from llmr.core.request import Request
 from llmr.errors import ApiError, bad_request
+from llmr.execution.billing import NOTHING, cost_of, tokens_in
 from llmr.execution.types import Attempt, Outcome
 from llmr.observe.record import Record
 from llmr.ticket import Ticket
 
-NOTHING = Decimal(0)
 LONGEST_TAG = 64
 NAMED = (b"open", b"library")  # callers without a key
-# How attempts end that may have been billed although no usage came; any other refused, or was
-# never sent.
-CUT_OFF = frozenset(
-    (
-        *("ok", "cut", "timeout", "deadline", "reset", "invalid_answer", "departed"),
-        *("client_closed", "internal_error", "running"),
-    )
-)
 
 
 def record(
@@ -47,8 +37,8 @@ def record(
         outcome.ttft_s if outcome is not None else None,
         (ticket.sent or now) - ticket.received,
         outcome.attempts if outcome is not None and own else (),
-        _tokens(usage, "prompt_tokens") if usage else 0,
-        _tokens(usage, "completion_tokens") if usage else 0,
+        tokens_in(usage, "prompt_tokens") if usage else 0,
+        tokens_in(usage, "completion_tokens") if usage else 0,
         cost,
         ticket.cost_source,
         error.label if error is not None else None,
@@ -93,44 +83,13 @@ def bill(outcome: Outcome, wall: float) -> tuple[Decimal | None, str]:
     """
     for attempt in outcome.attempts:
         if attempt.cost_source in (None, "unknown"):
-            attempt.cost_usd, attempt.cost_source = _cost(attempt, wall)
+            attempt.cost_usd, attempt.cost_source = cost_of(attempt, wall)
     priced = [attempt for attempt in outcome.attempts if attempt.cost_usd is not None]
     answered = [attempt for attempt in outcome.attempts if attempt.outcome == "ok"]
     if not priced or (answered and answered[-1].cost_usd is None):
         return None, "unknown"
     total = sum((attempt.cost_usd or NOTHING for attempt in priced), NOTHING)
     return total, (answered or priced)[-1].cost_source or "unknown"
-
-
-def _cost(attempt: Attempt, wall: float) -> tuple[Decimal | None, str]:
-    """(USD, source): what the upstream reported, else what its prices say, else unknown."""
-    usage = attempt.usage
-    if usage is None:
-        # Providers bill neither refusals nor what was never sent; of silence nobody can tell.
-        refused = attempt.status is not None and attempt.status >= 300
-        free = refused or attempt.outcome not in CUT_OFF
-        return (NOTHING, "free") if free else (None, "unknown")
-    reported = price.amount(usage.get("cost"))
-    if reported is not None:
-        details = usage.get("cost_details")
-        if usage.get("is_byok") and isinstance(details, dict):
-            reported += price.amount(details.get("upstream_inference_cost")) or Decimal(0)
-        return reported, "reported"
-    prices = attempt.row.prices
-    base = prices.base
-    if prices.overrides:
-        moment = time.gmtime(wall)
-        hhmm = moment.tm_hour * 100 + moment.tm_min
-        base = prices.at(_tokens(usage, "prompt_tokens"), hhmm, moment.tm_wday)
-    found = price.cost(base, usage)
-    if found is None:
-        return None, "unknown"
-    return found, "estimated" if attempt.estimated else "computed"
-
-
-def _tokens(usage: Mapping[str, Any], key: str) -> int:
-    value = usage.get(key)
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def told(record: Record, attempts: Sequence[Attempt]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def latency() -> dict[str, Recorded]:
 
 
 @cache
-def catalogue(upstream: str = "openrouter") -> Snapshot:
+def catalogue(upstream: str = "openrouter", vouched: int = 0) -> Snapshot:
     """The bundled snapshot of OpenRouter's models; `captured` says of when it is."""
     raw = (files("llmr") / "data" / "catalogue.json").read_bytes()
     bundle = msgspec.json.decode(raw, type=_Catalogue)
@@ -56,6 +56,7 @@ def catalogue(upstream: str = "openrouter") -> Snapshot:
         recorded=latency(),
         boards=boards(),
         citation=bundle.citation,
+        vouched=vouched,
     )
 
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import msgspec
-
 from llmr.core.body import Body
 from llmr.core.decide import Decision
 from llmr.core.request import REMOVED
+from llmr.execution.sending import with_usage
 from llmr.execution.types import HEADERS, Call
 
 
@@ -26,7 +25,7 @@ def call_for(
     stream = decision.request.stream
     asking = None
     if stream and not asks:
-        asking = body.splice(REMOVED, {"model": None, "stream_options": _with_usage(body)})
+        asking = body.splice(REMOVED, {"model": None, "stream_options": with_usage(body)})
     return Call(
         decision,
         body.data,
@@ -45,9 +44,3 @@ def include_usage(body: Body) -> bool:
         return False
     options = body.get("stream_options", dict[str, Any], "an object")
     return bool(options and options.get("include_usage"))
-
-
-def _with_usage(body: Body) -> bytes:
-    """The caller's stream options with the usage chunk the router needs for its accounts."""
-    options = body.get("stream_options", dict[str, Any], "an object") or {}
-    return msgspec.json.encode({**options, "include_usage": True})

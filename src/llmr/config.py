@@ -23,6 +23,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Price = Annotated[float, Meta(ge=0, le=1e9)]
 Priority = Literal["speed", "cost", "quality", "balanced"]
+Region = Literal["eu", "us", "uk", "ch", "ca", "br", "in", "jp", "kr", "sg", "au"]
 Ability = Literal[
     "tools",
     "vision",
@@ -40,6 +41,7 @@ LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 PREFIX = "LLMR_"
 RESERVED = frozenset(("LLMR_CONFIG",))
 CHOICES = {
+    "region": ", ".join(get_args(Region)),
     "priority": "speed, cost, quality or balanced",
     "quality": "prompt or static",
     "continue": "restart, prefill or never",
@@ -70,11 +72,19 @@ class ModelRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UpstreamConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How to reach a provider. No `api_key` at all: it takes none. An empty one: it is missing."""
+    """How to reach a provider. No `api_key` at all: it takes none. An empty one: it is missing.
+
+    `no_training`, `no_retention` and `region` are what its owner vouches for: requests that ask for
+    it go nowhere else. Unset, nothing is vouched for; OpenRouter holds its providers to the first
+    two by itself.
+    """
 
     base_url: str | None = None
     api_key: str | UnsetType | None = UNSET
     models: tuple[ModelRow, ...] | None = None
+    no_training: bool | None = None
+    no_retention: bool | None = None
+    region: Region | None = None
 
 
 class Redis(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from llmr.config import ModelRow, UpstreamConfig
 from llmr.core import capability, openrouter, priors
 from llmr.core.catalogue import Figure, Model, Snapshot, merge
 from llmr.core.classify import scrub
+from llmr.core.lengths import of_family
 from llmr.core.price import FIELDS, Prices, amount
 from llmr.upstreams.base import Send, TransportError, Upstream
 from llmr.upstreams.reading import ReadTimeout, send
@@ -40,15 +41,16 @@ class Source:
         self.upstream = upstream
         self.missing_key = config.api_key == ""
         self.own_rows = config.models is not None
+        self._vouched = vouched(name, config)
         self.accessible = False
         self.error: str | None = None
         self.checked: float | None = None
         self.origin = "none"
         self.snapshot = Snapshot((), f"{name}-empty", {name: "never"})
         if config.models is not None:
-            self.snapshot, self.origin = own_rows(name, config.models), "configured"
+            self.snapshot, self.origin = own_rows(name, config.models, self._vouched), "configured"
         elif name == "openrouter":
-            self.snapshot, self.origin = bundle.catalogue(name), "bundled"
+            self.snapshot, self.origin = bundle.catalogue(name, self._vouched), "bundled"
 
     def status(self) -> dict[str, Any]:
         """What `/health` says of this upstream."""
@@ -96,6 +98,7 @@ class Source:
             recorded=bundle.latency(),
             boards=bundle.boards(),
             citation=self.snapshot.citation,
+            vouched=self._vouched,
         )
 
     def _failed(self, text: str, accessible: bool) -> bool:
@@ -139,9 +142,22 @@ def _believable(body: bytes, known: Snapshot | None) -> tuple[str | None, list[A
     return None, rows
 
 
-def own_rows(upstream: str, rows: tuple[ModelRow, ...]) -> Snapshot:
+def vouched(name: str, config: UpstreamConfig) -> int:
+    """What requests to an upstream may rely on, as bits."""
+    # OpenRouter holds its providers to what `provider` in the request asks.
+    own = name == "openrouter"
+    bits = capability.REGIONS[config.region] if config.region else 0
+    for told, bit in (
+        (config.no_training, capability.NO_TRAINING),
+        (config.no_retention, capability.NO_RETENTION),
+    ):
+        bits |= bit if (own if told is None else told) else 0
+    return bits
+
+
+def own_rows(upstream: str, rows: tuple[ModelRow, ...], vouched: int = 0) -> Snapshot:
     """A snapshot of the rows an upstream's owner wrote into the configuration."""
-    models = tuple(_own_row(upstream, row) for row in rows)
+    models = tuple(_own_row(upstream, row, vouched) for row in rows)
     digest = hash_of(rows)
     return Snapshot(models, f"{upstream}-{digest}", {upstream: "configured"})
 
@@ -153,10 +169,13 @@ def hash_of(value: Any) -> str:
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=6).hexdigest()
 
 
-def _own_row(upstream: str, row: ModelRow) -> Model:
+def _own_row(upstream: str, row: ModelRow, vouched: int) -> Model:
     supports = capability.mask_of(row.supports, capability.NAMES)
     if supports & capability.JSON_SCHEMA:
         supports |= capability.JSON_OBJECT
+    if supports & capability.TOOLS:
+        supports |= capability.TOOL_CHOICE
+    supports |= capability.MAX_TOKENS | vouched
     per_1k = {"prompt": row.prompt_cost_per_1k, "completion": row.completion_cost_per_1k}
     prices = {
         name: price / 1000
@@ -185,6 +204,7 @@ def _own_row(upstream: str, row: ModelRow) -> Model:
         max_output=row.max_output_tokens,
         supports=supports,
         barred=None if not row.id.startswith("fb-") else "fault",
+        lengths=of_family(row.id),
     )
 
 

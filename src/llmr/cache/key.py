@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from llmr.core.body import Body
+from llmr.core.capability import BINDING
 from llmr.core.request import REMOVED, Request
 from llmr.errors import bad_request
 
@@ -65,6 +66,7 @@ def cache_key(body: Body, request: Request, scope: bytes) -> bytes:
         request.max_latency_ms,
         request.max_cost_per_1k,
         request.max_cost_usd,
+        request.needs & BINDING,
     )
     digest = hashlib.blake2b(scope, digest_size=24)
     if sum(map(len, _STRINGS.findall(body.data))) != members:

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmr.core.bands import Able, Bands
+from llmr.core.lengths import USUAL, Lengths
 from llmr.core.price import UNKNOWN, Prices
 from llmr.core.quality.ability import KNOWN_SD, Ability, Skill, logit, of_probability, sigmoid
 
@@ -77,6 +78,7 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     barred: str | None = None
     placed: Ability | None = None
     learned: Skill | None = None
+    lengths: Lengths = USUAL
 
     @cached_property
     def ability(self) -> Ability:

@@ -12,7 +12,7 @@ from llmr.core.board import Board
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.look import INFINITE, Look, Now, Policy
 from llmr.core.ranking import RANKED, Ranking, place, rank, rank_well
-from llmr.core.refusal import no_key, nothing_passed, unknown_model
+from llmr.core.refusal import forbidden, no_key, nothing_passed, unknown_model
 from llmr.core.request import Request
 from llmr.core.telemetry import Telemetry
 
@@ -157,9 +157,12 @@ def _fit(look: Look, names: Iterable[str]) -> list[int]:
 
 
 def _named_chain(look: Look) -> tuple[int, tuple[int, ...]]:
-    """The rows of the names asked for, in the caller's order, whatever the catalogue says."""
+    """The rows of the names asked for, in the caller's order, whatever the catalogue says.
+
+    But for what the caller may rely on: privacy, region and ceiling.
+    """
     models, usable = look.snapshot.models, look.policy.usable
-    chain: list[int] = []
+    reachable: list[int] = []
     keyless: set[str] = set()
     missing: list[str] = []
     for name in look.request.models:
@@ -167,11 +170,13 @@ def _named_chain(look: Look) -> tuple[int, tuple[int, ...]]:
         if not rows:
             missing.append(name)
         keyless |= {models[i].upstream for i in rows} - usable
-        reachable = [i for i in rows if models[i].upstream in usable]
-        chain += reachable
+        reachable += [i for i in rows if models[i].upstream in usable]
+    chain = [i for i in reachable if look.forbidden(i) is None]
     if chain:
         well = [i for i in chain if look.resting(models[i]) is None]
         return chain[0], tuple(dict.fromkeys(well or _least_bad(look, chain)))
+    if reachable:
+        raise forbidden(look, reachable)
     if keyless:
         raise no_key(sorted(keyless))
     param = "models" if len(look.request.models) > 1 else "model"

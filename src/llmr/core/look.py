@@ -8,12 +8,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmr.core import capability
+from llmr.core import capability, ceiling
 from llmr.core.catalogue import Model, Snapshot
+from llmr.core.ceiling import Moment, Worst
 from llmr.core.request import Request
 from llmr.core.scoring import Terms, terms
 from llmr.core.telemetry import Telemetry
 
+ANSWER_S = 600.0  # an answer is over by then
 COLUMNS_KEPT = 256  # some 10 KB each
 
 # Spread of the token estimate, measured over kinds of text and tokenizers.
@@ -120,6 +122,32 @@ class Look:
             self.request,
         )
 
+    def worst(self, index: int, more: int = 0) -> Worst | None:
+        """What the request costs at worst on one row, with so many prompt tokens more."""
+        return ceiling.worst(self.snapshot.models[index], self.request, self.moments, more)
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """This moment, and a later one at which an answer would be over: prices may change."""
+        if not self.snapshot.price_edges[1]:
+            return ((0, 0),)
+        later = Now(0.0, self.now.wall + ANSWER_S).utc()
+        return self.utc[:2], later[:2]
+
+    def least_usd(self, index: int) -> float:
+        """The smallest ceiling in USD that a row can be held to; infinite where there is none."""
+        bound = self.worst(index)
+        return INFINITE if bound is None or bound.least is None else float(bound.least)
+
+    def forbidden(self, index: int) -> str | None:
+        """Why a row must not be sent this request though its caller named it, or None."""
+        request = self.request
+        missing = request.needs & capability.BINDING & ~self.snapshot.models[index].supports
+        if missing:
+            return "lacks " + ", ".join(capability.names(missing))
+        most = request.max_cost_usd
+        return "max_cost_usd" if most is not None and self.least_usd(index) > most else None
+
     def unfit(self, model: Model, skip: str = "") -> str | None:
         """Why a row cannot do what the request needs, or None; `skip` leaves one filter out."""
         request = self.request
@@ -146,15 +174,20 @@ class Look:
     def over_limit(self, index: int, found: Terms, skip: str = "") -> str | None:
         """The limit of the caller that a row exceeds, or None."""
         request = self.request
-        for name, value in (
-            ("max_latency_ms", found.ttft_s * 1000.0),
-            ("max_cost_per_1k", self.usd_per_1k(index)),
-            ("max_cost_usd", INFINITE if found.cost_usd is None else found.cost_usd),
+        for name, limit in (
+            ("max_latency_ms", request.max_latency_ms),
+            ("max_cost_per_1k", request.max_cost_per_1k),
+            ("max_cost_usd", request.max_cost_usd),
         ):
-            limit = getattr(request, name)
-            if limit is not None and value > limit and name != skip:
+            if limit is not None and name != skip and self._measured(name, index, found) > limit:
                 return name
         return None
+
+    def _measured(self, name: str, index: int, found: Terms) -> float:
+        """What a limit of the caller is held against."""
+        if name == "max_latency_ms":
+            return found.ttft_s * 1000.0
+        return self.usd_per_1k(index) if name == "max_cost_per_1k" else self.least_usd(index)
 
     def usd_per_1k(self, index: int) -> float:
         """Prompt plus completion price of 1,000 tokens each; infinite where it is unknown."""

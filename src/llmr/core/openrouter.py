@@ -23,6 +23,7 @@ from llmr.core.catalogue import (
     Snapshot,
     figure,
 )
+from llmr.core.lengths import of_family
 from llmr.core.quality.ability import Ability
 from llmr.core.quality.boards import INDICES, Board
 from llmr.core.quality.facts import Facts
@@ -39,7 +40,13 @@ ROUTER_NAME = re.compile(r"^openrouter/|(?:^|[-/])router(?:[-/:]|$)")
 HIDES_THINKING = frozenset(("openai", "google", "x-ai"))
 LONGEST_ID = 256
 # A bare server lists names and nothing of what they can do: most take tools and JSON nowadays.
-UNTOLD = capability.TOOLS | capability.JSON_OBJECT | capability.JSON_SCHEMA
+UNTOLD = (
+    capability.TOOLS
+    | capability.TOOL_CHOICE
+    | capability.JSON_OBJECT
+    | capability.JSON_SCHEMA
+    | capability.MAX_TOKENS
+)
 FAR_FUTURE = "2090"  # sentinel dates such as 2098-12-31 mean: no end announced
 
 
@@ -51,10 +58,12 @@ def snapshot(
     recorded: Mapping[str, priors.Recorded],
     boards: Sequence[Board] = (),
     citation: str = "",
+    vouched: int = 0,
 ) -> Snapshot:
     """A snapshot of one upstream's rows in the wire shape of `GET /models`.
 
-    `boards` are published boards beside what the rows themselves tell.
+    `boards` are published boards beside what the rows themselves tell. `vouched` has what the
+    upstream grants for every row: privacy and region, as bits.
     """
     good = {row["id"]: row for row in rows if _readable(row)}
     unknown = Facts("")
@@ -65,7 +74,7 @@ def snapshot(
     for model_id, row in good.items():
         ttft, tpot = latency[model_id]
         ability = abilities.get(model_id, abilities[unknown.id])
-        models.append(_model(row, upstream, ttft, tpot, ability))
+        models.append(_model(row, upstream, ttft, tpot, ability, vouched))
     digest = hashlib.blake2b(msgspec.json.encode(list(good.values())), digest_size=6).hexdigest()
     return Snapshot(tuple(models), f"{upstream}-{digest}", {upstream: captured}, citation)
 
@@ -162,18 +171,19 @@ def _model(
     ttft: Figure,
     tpot: Figure,
     ability: Ability,
+    vouched: int,
 ) -> Model:
     architecture = _object(row.get("architecture"))
     limits = _object(row.get("top_provider"))
     reasoning = _object(row.get("reasoning"))
     prices = price.parse(_object(row.get("pricing")))
-    expires = row.get("expiration_date")
+    expires, family = row.get("expiration_date"), architecture.get("tokenizer")
     lengths = [
         _positive(row.get("context_length")),
         _positive(row.get("max_model_len")),
         _positive(limits.get("context_length")),
     ]
-    supports = 0 if "supported_parameters" in row else UNTOLD
+    supports = vouched if "supported_parameters" in row else vouched | UNTOLD
     supports |= (
         capability.mask_of(_strings(row.get("supported_parameters")), capability.PARAMETERS)
         | capability.mask_of(_strings(architecture.get("input_modalities")), capability.INPUTS)
@@ -202,6 +212,7 @@ def _model(
         expires=expires if isinstance(expires, str) and "2" <= expires < FAR_FUTURE else None,
         created=_positive(row.get("created")),
         barred=_barred(row),
+        lengths=of_family(row["id"], family if isinstance(family, str) else None),
     )
     thought = usual_thinking(model)
     if not thought or not model.thinks_aloud:

@@ -1,6 +1,6 @@
 """Why nothing can be tried, in words a caller can act on. Never a silent relaxation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llmr.core import capability
 from llmr.core.look import INFINITE, LIMITS, Look
@@ -27,6 +27,29 @@ def unknown_model(look: Look, name: str, param: str) -> ApiError:
     hint = f" Did you mean {', '.join(near)}?" if near else " GET /v1/models lists them."
     text = f"There is no model {name[:200]!r} in the catalogue.{hint}"
     return ApiError(404, "model_not_found", text, param=param)
+
+
+def forbidden(look: Look, rows: Sequence[int]) -> ApiError:
+    """A 400: of the models that were named, each lacks what the caller relies on."""
+    models = look.snapshot.models
+    private = [i for i in rows if look.request.needs & capability.BINDING & ~models[i].supports]
+    if len(private) < len(rows):
+        affordable = [i for i in rows if i not in private]
+        return _emptied("max_cost_usd", affordable, look)
+    row = models[private[0]]
+    lacking = capability.names(look.request.needs & capability.BINDING & ~row.supports)
+    return bad_request("no_candidates", _not_vouched(row.id, row.upstream, lacking))
+
+
+def _not_vouched(model: str, upstream: str, lacking: Sequence[str]) -> str:
+    settings = [
+        f"region: {name.removeprefix('region_')}" if name.startswith("region_") else f"{name}: true"
+        for name in lacking
+    ]
+    return (
+        f"{model} is served by upstream {upstream!r}, which nobody vouches for: "
+        f"{', '.join(lacking)}. If it is so, set {' and '.join(settings)} for the upstream."
+    )
 
 
 def nothing_passed(look: Look) -> ApiError:
@@ -58,7 +81,7 @@ def _emptied(name: str, rows: list[int], look: Look) -> ApiError:
     nearest: Mapping[str, Callable[[int], float]] = {
         "max_latency_ms": lambda i: look.terms(i).ttft_s * 1000.0,
         "max_cost_per_1k": look.usd_per_1k,
-        "max_cost_usd": lambda i: look.terms(i).cost_usd or INFINITE,
+        "max_cost_usd": look.least_usd,
     }
     if name in nearest:
         value, index = min((nearest[name](i), i) for i in rows)
@@ -86,6 +109,11 @@ def _emptied(name: str, rows: list[int], look: Look) -> ApiError:
             "Every model that meets the other constraints always reasons: leave effort 'none' out."
         )
         return bad_request("no_candidates", text, "reasoning_effort")
+    binding = request.needs & capability.BINDING
+    if binding and not any(models[i].supports & binding == binding for i in rows):
+        row = models[rows[0]]
+        names = capability.names(binding & ~row.supports)
+        return bad_request("no_candidates", _not_vouched(row.id, row.upstream, names))
     lacking = ", ".join(capability.names(request.needs))
     return bad_request(
         "no_candidates", f"No routable model supports all that the request needs: {lacking}."

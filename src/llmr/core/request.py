@@ -38,6 +38,9 @@ MOST_NAMES, LONGEST_NAME = 64, 256
 DEFAULT_OUTPUT_TOKENS = 300
 MOST_TOKENS, MOST_CHOICES = 10**9, 128
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
+FREE_CHOICE = (b'"auto"', b'"none"', b"null")
+AT_A_PRICE, NOTHING = ("plugins", "web_search_options"), (b"null", b"[]")
+CALLERS_TOOLS = ("function", "custom", "text")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -49,7 +52,8 @@ class Request(Struct, frozen=True):
 
     `mode` is auto, pinned or list. Token counts are estimates on a grid of 9 % steps, finer than
     the estimate is good. `weights` are (latency, cost, quality) and add up to 1. `curve` is what
-    its prompt makes of the skill of a model, None where it was not read.
+    its prompt makes of the skill of a model, None where it was not read. `writes_cache`: it asks
+    for the prompt to be cached, which may cost more than reading it; looked at under a ceiling.
     """
 
     mode: str
@@ -69,6 +73,7 @@ class Request(Struct, frozen=True):
     stream: bool = False
     choices: int = 1
     curve: Curve | None = None
+    writes_cache: bool = False
 
 
 class _Part(Struct):
@@ -94,6 +99,13 @@ class _Reasoning(Struct):
     max_tokens: int | None = None
 
 
+class _Provider(Struct):
+    """What a caller asks of whoever serves the request. OpenRouter's field, and kept to for all."""
+
+    data_collection: str | None = None
+    zdr: bool | None = None
+
+
 class _Fields(Struct):
     """The fields of a body that routing looks at, read in one pass. Null counts as absent."""
 
@@ -109,6 +121,8 @@ class _Fields(Struct):
     n: int | None = None
     response_format: _Format | None = None
     modalities: list[str] | None = None
+    tool_choice: Raw | UnsetType = UNSET
+    provider: _Provider | None = None
     priority: str | None = None
     preferred_models: list[str] | None = None
     weights: dict[str, float] | None = None
@@ -142,6 +156,7 @@ SHAPES: dict[str, tuple[Any, str]] = {
     "response_format": (_Format, "an object with a type"),
     "modalities": (list[str], "a list of words"),
     "stream": (bool, "true or false"),
+    "provider": (_Provider, "an object, its data_collection 'allow' or 'deny', its zdr a boolean"),
 }
 _read_fields = msgspec.json.Decoder(_Fields).decode
 
@@ -190,8 +205,12 @@ def parse(
             "model" if asked is not None else "priority",
         )
     tokens, needs = _messages(read.messages)
+    if read.provider is not None or headers:
+        needs |= _binding(read.provider, headers)
     if read.tools:
         needs |= capability.TOOLS
+        if read.tool_choice is not UNSET and bytes(read.tool_choice) not in FREE_CHOICE:
+            needs |= capability.TOOL_CHOICE
         tokens += len(memoryview(body.fields["tools"])) / 4
     first, second = _limit(read.max_completion_tokens), _limit(read.max_tokens)
     max_tokens = min(first, second) if first and second else first or second
@@ -227,7 +246,48 @@ def parse(
         read.stream or False,
         choices,
         curve,
+        wishes.max_cost_usd is not None and _bounded(body, models, read.tools or ()),
     )
+
+
+def _binding(provider: _Provider | None, headers: Mapping[str, str]) -> int:
+    """What a caller may rely on wherever the request goes: privacy, and the region it stays in."""
+    needs = 0
+    if provider is not None:
+        if provider.data_collection not in (None, "allow", "deny"):
+            text = "'provider.data_collection' must be 'allow' or 'deny'."
+            raise bad_request("invalid_type", text, "provider")
+        needs |= capability.NO_TRAINING if provider.data_collection == "deny" else 0
+        needs |= capability.NO_RETENTION if provider.zdr else 0
+    region = headers.get("x-llmr-region")
+    if region is not None:
+        if region.lower() not in capability.REGIONS:
+            text = f"'x-llmr-region' must be one of: {', '.join(capability.REGIONS)}."
+            raise bad_request("unknown_region", text, "x-llmr-region")
+        needs |= capability.REGIONS[region.lower()]
+    return needs
+
+
+def _bounded(body: Body, models: Sequence[str], tools: Sequence[Raw]) -> bool:
+    """Whether the request writes the prompt cache; a 400 where no ceiling can bound its cost."""
+    if (
+        any(name.endswith(":online") for name in models)
+        or any(bytes(body.fields.get(key, b"null")) not in NOTHING for key in AT_A_PRICE)
+        or any(_kind_of(tool) not in CALLERS_TOOLS for tool in tools)
+    ):
+        text = (
+            "'max_cost_usd' cannot bound plugins, web search or tools that the provider runs: what "
+            "they cost is known afterwards only. Leave one or the other out."
+        )
+        raise bad_request("no_candidates", text, "max_cost_usd")
+    return b'"cache_control"' in body.data or b'"prompt_cache_breakpoint"' in body.data
+
+
+def _kind_of(tool: Raw) -> str:
+    try:
+        return msgspec.json.decode(tool, type=_Format).type
+    except msgspec.DecodeError:
+        return "function"  # whatever it is, it is for the upstream to refuse
 
 
 def _read(body: Body) -> _Fields:

@@ -21,14 +21,21 @@ class Departed(Exception):  # noqa: N818 - says what the second answer did
 class Splice:
     """Turns the events of the second stream into a continuation of the first.
 
-    `delivered` is the text the caller has; with `prefilled` the second begins where it ends.
+    `delivered` is the text the caller has; with `prefilled` the second begins where it ends, and
+    `prefill` is what it goes on from.
     """
 
-    __slots__ = ("_identity", "_left")
+    __slots__ = ("_identity", "_left", "prefill")
 
     def __init__(self, delivered: str, identity: dict[str, Any], *, prefilled: bool) -> None:
+        self.prefill = delivered if prefilled else None
         self._left = "" if prefilled else delivered
         self._identity = {key: value for key, value in identity.items() if value is not None}
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of prompt, about, that the second request has more than the first."""
+        return 0 if self.prefill is None else len(self.prefill.encode()) // 4 + 4
 
     def take(self, event: Event) -> Event | None:
         """The event as the caller may see it, None where there is nothing in it; or `Departed`."""

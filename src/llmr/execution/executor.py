@@ -9,21 +9,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import msgspec
 from msgspec import Struct
 
 from llmr.core import capability, classify
-from llmr.core.body import Body, Pieces
 from llmr.core.catalogue import Model
 from llmr.core.classify import Failure
 from llmr.core.health import HINT_LONGEST_S
 from llmr.core.learner import Learner
-from llmr.core.request import REMOVED
 from llmr.core.splice import Splice
 from llmr.errors import ApiError, error_event, internal
 from llmr.execution.attempt import Then, Trial
 from llmr.execution.delivery import Delivery
 from llmr.execution.failures import come_back, final
+from llmr.execution.purse import Purse, purse_of
+from llmr.execution.sending import body_for
 from llmr.execution.types import Attempt, Call, Limits, Outcome, Sink
 from llmr.upstreams.base import Upstream
 from llmr.watch import Watch
@@ -81,6 +80,7 @@ class Executor:
             self.limits,
             decision.snapshot.models,
             list(decision.chain),
+            _purse=purse_of(decision),
         )
         self.learner.budget.request(self.clock())
         run.advance()
@@ -135,6 +135,7 @@ class Run(Struct, eq=False):
     _splices: Iterator[tuple[int, bool]] = iter(())
     _over: bool = False
     _paused: bool = False
+    _purse: Purse | None = None
 
     # --- for the caller ---
 
@@ -170,8 +171,7 @@ class Run(Struct, eq=False):
         if index is None:
             self._failed()
         else:
-            sends_left = self._limits.attempts - len(self.outcome.attempts) - 1
-            self._attempt(index, bool(self._chain) and sends_left > 0, self._attempted)
+            self._attempt(index, self._attempted, more=True)
 
     def _attempted(self, index: int, failure: Failure | None) -> None:
         if failure is None:
@@ -195,6 +195,8 @@ class Run(Struct, eq=False):
         named = self._call.decision.request.mode != "auto"
         error, targets = final(self._failures, named), self._call.decision.targets
         come_back(error, self._soonest(targets), len(targets))
+        if self._purse is not None and self._purse.refused:
+            error.message += " max_cost_usd leaves nothing for another attempt."
         self._end(error)
 
     def _end(self, error: ApiError | None = None) -> None:
@@ -219,6 +221,8 @@ class Run(Struct, eq=False):
         passed_over: int | None = None
         while self._chain:
             index = self._chain.pop(0)
+            if self._purse is not None and not self._purse.affords(index):
+                continue
             if self._admitted(index):
                 return index
             passed_over = index if passed_over is None else passed_over
@@ -298,9 +302,9 @@ class Run(Struct, eq=False):
     def _attempt(
         self,
         index: int,
-        more: bool,
         then: Then,
-        pieces: Pieces | None = None,
+        *,
+        more: bool = False,
         splice: Splice | None = None,
     ) -> None:
         executor, call, delivery = self._executor, self._call, self._delivery
@@ -312,12 +316,11 @@ class Run(Struct, eq=False):
             self.outcome.cooled |= self._learner.sent_free(model.upstream, executor.clock())
         if splice is None:
             delivery.restart()
-        if pieces is not None:
-            record.added = "assistant prefill"
-        elif call.asking is not None and model.upstream != "openrouter":
-            pieces, record.added = call.asking, "stream_options.include_usage"
-        else:
-            pieces = call.pieces
+        tokens = None
+        if self._purse is not None:
+            tokens = self._purse.take(index, 0 if splice is None else splice.prompt_tokens)
+        prefill = None if splice is None else splice.prefill
+        pieces, record.added = body_for(call, model.upstream, tokens, prefill)
         trial = self._trial = Trial(
             call,
             delivery,
@@ -332,30 +335,38 @@ class Run(Struct, eq=False):
             then,
             now,
         )
-        trial.start(executor.upstreams[model.upstream], pieces, more)
+        trial.start(executor.upstreams[model.upstream], pieces, more and self._more())
         if self._paused:
             trial.pause()
+
+    def _more(self) -> bool:
+        """Whether another target is left, were the attempt that begins now to fail."""
+        if not self._chain or len(self.outcome.attempts) >= self._limits.attempts:
+            return False
+        return self._purse is None or any(map(self._purse.leaves_some, self._chain))
 
     def _tried(self, trial: Trial, how: Failure | Exception | None) -> None:
         """The attempt is over."""
         self._trial = None
         record, index = trial.record, trial.index
+        if isinstance(how, Failure):
+            how.__traceback__ = None  # it leads back here, and nobody looks at it
+            self._executor.scrub(how)
+            record.outcome, record.status = how.kind.name, how.status or record.status
+        else:
+            record.outcome = "ok" if how is None else "internal_error"
+        if self._purse is not None:
+            self._purse.charge(record)
         if how is None:
-            record.outcome = "ok"
             self._learner.well(trial.model, self._executor.clock())
             trial.then(index, None)
         elif isinstance(how, Failure):
-            how.__traceback__ = None  # it leads back here, and nobody looks at it
-            self._executor.scrub(how)
-            record.outcome = how.kind.name
             record.message = how.message
-            record.status = how.status or record.status
             self._note(index, how)
             if trial.splice is None:
                 self._failures.append((trial.model, how))
             trial.then(index, how)
         else:
-            record.outcome = "internal_error"
             self._learner.let_go(trial.model)
             self._end(internal())
 
@@ -393,6 +404,9 @@ class Run(Struct, eq=False):
             if len(self.outcome.attempts) >= self._limits.attempts or self._too_late():
                 break
             now = self._executor.clock()
+            splice = Splice(delivered, self._delivery.identity, prefilled=prefilled)
+            if self._purse is not None and not self._purse.affords(target, splice.prompt_tokens):
+                continue
             if not self._learner.budget.spend(now) or not self._learner.admit(
                 self._models[target], now
             ):
@@ -407,18 +421,19 @@ class Run(Struct, eq=False):
                 else:
                     self._failed()  # one continuation an answer
 
-            splice = Splice(delivered, self._delivery.identity, prefilled=prefilled)
-            pieces = self._prefilled(delivered) if prefilled else None
-            self._attempt(target, False, spliced, pieces, splice)
+            self._attempt(target, spliced, splice=splice)
             return
         self._failed()
 
     def _continuations(self, index: int, setting: str, some: bool) -> Iterator[tuple[int, bool]]:
         """(target, whether by prefill) in the order in which they are worth trying."""
-        same = [i for i in self._call.decision.snapshot.by_id[self._models[index].id] if i != index]
-        usable = self._call.decision.policy.usable
+        decision = self._call.decision
+        same = [i for i in decision.snapshot.by_id[self._models[index].id] if i != index]
         others = [
-            i for i in dict.fromkeys([*same, *self._chain]) if self._models[i].upstream in usable
+            i
+            for i in dict.fromkeys([*same, *self._chain])
+            if self._models[i].upstream in decision.policy.usable
+            and not decision.request.needs & capability.BINDING & ~self._models[i].supports
         ]
         takers = [
             i for i in [*others, index] if some and self._models[i].supports & capability.PREFILL
@@ -429,13 +444,6 @@ class Run(Struct, eq=False):
         if takers:
             return iter([(takers[0], True), (takers[0], False)])
         return iter([(i, False) for i in again[:2]])
-
-    def _prefilled(self, delivered: str) -> Pieces:
-        """The request with what was delivered as the beginning of the assistant's answer."""
-        message = msgspec.json.encode({"role": "assistant", "content": delivered})
-        body = Body(self._call.data)
-        messages = bytes(body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
-        return body.splice(REMOVED, {"model": None, "messages": messages})
 
 
 def _quick(failure: Failure) -> bool:

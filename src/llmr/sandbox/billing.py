@@ -23,7 +23,10 @@ CUT_OFF = frozenset(("cut", "stall", "endless", "bad_chunk", "content_length", "
 
 
 class Bill(msgspec.Struct):
-    """The price of one answer in USD, and what was charged for it in the end (None: under way)."""
+    """The price of one answer in USD, and what was charged for it in the end (None: under way).
+
+    `user` is the request's own word for who asked.
+    """
 
     model: str
     prompt_usd: Decimal
@@ -31,6 +34,7 @@ class Bill(msgspec.Struct):
     whole_usd: Decimal
     usage: dict[str, Any]
     charged: Decimal | None = None
+    user: str = ""
 
     def settle(self, attempt: Attempt) -> None:
         """Charge for what was sent of it."""
@@ -82,17 +86,20 @@ class Books:
         }
 
     def invoice(self) -> dict[str, Any]:
-        """All that was charged, as decimal text: the sum, by model, and how many are under way."""
+        """All that was charged, as decimal text, and how many answers are under way."""
         by_model: dict[str, Decimal] = defaultdict(Decimal)
+        by_user: dict[str, Decimal] = defaultdict(Decimal)
         open_ones = 0
         for bill in self._bills.values():
             if bill.charged is None:
                 open_ones += 1
             else:
                 by_model[bill.model] += bill.charged
+                by_user[bill.user] += bill.charged
         return {
             "total": format(sum(by_model.values(), Decimal(0)), "f"),
             "by_model": {model: format(usd, "f") for model, usd in sorted(by_model.items())},
+            "by_user": {user: format(usd, "f") for user, usd in sorted(by_user.items())},
             "answers": len(self._bills),
             "open": open_ones,
         }

@@ -66,6 +66,7 @@ def _answer(state: State, attempt: Attempt, answer_id: str, headers: Headers) ->
     cached = state.books.cached_tokens(model, request)
     composed, bill = answer.compose(request, model, row, answer_id, cached)
     attempt.generation = answer_id
+    bill.user = request.user or ""
     state.books.open(answer_id, bill)
     if not state.settings.report_cost:
         del composed.usage["cost"], composed.usage["cost_details"]

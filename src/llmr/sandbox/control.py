@@ -44,7 +44,7 @@ class Control:
         return listed
 
     def invoice(self) -> dict[str, Any]:
-        """What was charged since the last reset: `total` and `by_model`, as decimal text."""
+        """What was charged since the last reset, by model, by `user` and in total."""
         found: dict[str, Any] = self._ask("GET", "/invoice")
         return found
 

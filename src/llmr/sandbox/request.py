@@ -37,6 +37,7 @@ class ChatRequest(msgspec.Struct):
     reasoning: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None
+    user: str | None = None
 
     @property
     def limit(self) -> int | None:
