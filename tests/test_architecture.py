@@ -28,7 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observe": {"core", "errors"},
     "spending": {"core", "ledger"},
     "ledger": {"core", "errors", "observe", "upstreams"},
-    "refresh": {"bundle", "config", "core", "upstreams"},
+    "own": {"config", "core"},
+    "shelf": set(),
+    "source": {"bundle", "config", "core", "own", "shelf", "upstreams"},
+    "refresh": {"core", "source"},
     "gateway": {
         *(
             "accounting",
@@ -46,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "opinion",
             "outbox",
         ),
-        *("refresh", "ticket", "upstreams"),
+        *("refresh", "source", "ticket", "upstreams"),
     },
     "answering": {
         "accounting",
@@ -86,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         *("bundle", "cache", "chaos", "config", "core", "errors", "evaluation", "gateway"),
         *("ledger", "listing", "observe", "quality", "spending"),
-        *("router", "sandbox", "server"),
+        *("router", "sandbox", "server", "source"),
     },
 }
 CORE_OUTSIDE = {"msgspec"}

@@ -25,7 +25,7 @@ from llmr.core.quality.ability import PUBLISHED_SD
 from llmr.core.quality.facts import Facts
 from llmr.core.quality.placing import place
 from llmr.errors import ApiError
-from llmr.refresh import own_rows
+from llmr.own import own_rows
 from tests.builders import NOW, decided, names
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "openrouter-rows.json"

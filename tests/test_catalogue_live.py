@@ -3,15 +3,15 @@
 import asyncio
 import json
 import re
+from typing import Any
 
 import pytest
 
 from llmr import bundle
 from llmr.config import UpstreamConfig
-from llmr.core.catalogue import Snapshot
-from llmr.refresh import Source, _believable
+from llmr.core.credible import judge
+from llmr.source import Source
 from llmr.upstreams.base import Line, Receiver, Send, TransportError
-from tests.builders import model, snapshot
 
 
 class Answering:
@@ -105,14 +105,18 @@ def test_a_reply_that_cannot_be_right_is_refused_and_said(
 
 
 @pytest.mark.parametrize("body", [b'[{"name":"x"}]', b'{"data":[{"id":null},{"id":5}]}', b"[1]"])
-@pytest.mark.parametrize("known", [None, snapshot(model())])
-def test_a_reply_without_a_single_id_is_refused(body: bytes, known: Snapshot | None) -> None:
-    problem, rows = _believable(body, known)
-    assert problem
-    assert rows == []
+@pytest.mark.parametrize("known", [{}, {"lab/one": {"prompt": "1"}}])
+@pytest.mark.parametrize("accept", [True, False])
+def test_a_reply_without_a_single_id_is_refused(
+    body: bytes, known: dict[str, Any], accept: bool
+) -> None:
+    judged = judge(body, known, {}, 0.0, accept=accept)
+    assert judged.problem
+    assert judged.rows == {}
 
 
 def test_half_the_rows_and_one_more_are_believed() -> None:
-    known = snapshot(*(model(f"live/{at}") for at in range(100)))
-    assert _believable(listing(51), known)[0] is None
-    assert "49 models where 100" in str(_believable(listing(49), known)[0])
+    known: dict[str, Any] = {f"live/{at}": {} for at in range(100)}
+    assert judge(listing(51), known, {}, 0.0).problem is None
+    assert "49 models where 100" in str(judge(listing(49), known, {}, 0.0).problem)
+    assert judge(listing(49), known, {}, 0.0, accept=True).problem is None

@@ -17,7 +17,7 @@ from llmr.core.price import Prices
 from llmr.core.request import PRIORITIES
 from llmr.errors import ApiError
 from llmr.listing import model_rows
-from llmr.refresh import own_rows
+from llmr.own import own_rows
 from tests.builders import decided, model, names, pick, prices, snapshot, telemetry
 
 FLASH, MINI = "google/gemini-3.1-flash-lite-preview", "openai/gpt-5.4-mini"

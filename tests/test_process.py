@@ -519,13 +519,13 @@ MAY_TELL_THE_TIME = {
         "answering.py",
         "observe/log.py",
         "gateway.py",
-        "refresh.py",
+        "source.py",
         "router.py",
         "server/hot.py",
         "server/asgi.py",
     ),
     # Days of spending, and the name under which a damaged file is set aside.
-    *("ledger/sheet.py", "ledger/book.py", "ledger/keeper.py", "cli/spend.py"),
+    *("ledger/sheet.py", "ledger/book.py", "ledger/keeper.py", "cli/spend.py", "cli/catalogue.py"),
     *("server/reload.py", "execution/executor.py", "execution/attempt.py", "native.py"),
 }
 

@@ -246,7 +246,7 @@ def test_r16_a_request_ends_on_the_configuration_it_began_with(
             assert reload(server, lambda: config.build(trees[1], {}))
             assert server.application.gateway is not old
             assert server.chat(model="auto").headers["x-llmr-model"] == "openai/gpt-4o"
-            both = sandbox.stats()["connections"]
+            both = at_rest(lambda: int(sandbox.stats()["connections"]))
             decision = answer(data).headers["x-llmr-decision-id"]
             assert server.request("GET", f"/v1/decisions/{decision}").status == 200
             data += read_all(stream)

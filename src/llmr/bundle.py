@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import msgspec
 
@@ -45,10 +46,31 @@ def latency() -> dict[str, Recorded]:
 
 
 @cache
+def _shipped() -> _Catalogue:
+    raw = (files("llmr") / "data" / "catalogue.json").read_bytes()
+    return msgspec.json.decode(raw, type=_Catalogue)
+
+
+def captured() -> str:
+    """The day that the bundled catalogue is of."""
+    return _shipped().captured
+
+
+def citation() -> str:
+    """Whom the figures in OpenRouter's rows are owed to."""
+    return _shipped().citation
+
+
+def pricing() -> dict[str, Any]:
+    """The `pricing` of each bundled row, as published."""
+    rows = [msgspec.json.decode(row) for row in _shipped().data]
+    return {row["id"]: row.get("pricing") or {} for row in rows}
+
+
+@cache
 def catalogue(upstream: str = "openrouter", vouched: int = 0) -> Snapshot:
     """The bundled snapshot of OpenRouter's models; `captured` says of when it is."""
-    raw = (files("llmr") / "data" / "catalogue.json").read_bytes()
-    bundle = msgspec.json.decode(raw, type=_Catalogue)
+    bundle = _shipped()
     return openrouter.snapshot(
         [msgspec.json.decode(row) for row in bundle.data],
         upstream=upstream,

@@ -40,7 +40,8 @@ from llmr.observe.recorder import Recorder
 from llmr.observe.window import Window
 from llmr.opinion import corrected, learn, opinion_in
 from llmr.outbox import Outbox
-from llmr.refresh import Refresh, Source
+from llmr.refresh import Refresh
+from llmr.source import Source
 from llmr.ticket import Ticket
 from llmr.upstreams.http import Origin
 from llmr.wiring import origin
@@ -71,13 +72,17 @@ class Gateway:
         self.sandbox = sandbox
         self.started = time.monotonic()
         self.outbox = outbox or Outbox()
+        kept = None if sandbox and config.state.path is None else place(config.state.path)
+        folder = None if kept is None else kept.parent
         self._origins: dict[str, Origin] = {}
         self.sources: dict[str, Source] = {}
         for name, upstream in config.upstreams.items():
             if upstream is not None:
                 self._origins[name] = origin(name, upstream, self.outbox)
-                self.sources[name] = Source(name, upstream, self._origins[name])
-        self._refresh = Refresh(self.sources, self._publish_snapshot)
+                self.sources[name] = Source(name, upstream, self._origins[name], folder)
+        self._refresh = Refresh(
+            self.sources, self._publish_snapshot, lambda: self.telemetry.measured
+        )
         self.learner = learner or Learner(random.Random().random)
         self.snapshot = self._refresh.snapshot()
         self._rows = self.snapshot  # without what feedback says of them
@@ -124,7 +129,6 @@ class Gateway:
         self.window = Window()
         self.recorder = Recorder()
         self.recorder.observers.append(self.window.add)
-        kept = None if sandbox and config.state.path is None else place(config.state.path)
         self.ledger = Ledger(kept)
         self._settling = Settling(self._origins, time.monotonic)
         self.recorder.observers.append(self.ledger.add)
@@ -344,6 +348,12 @@ class Gateway:
         if self.redis_connected:
             cleared += await self.shared.clear_or_none() or 0
         return cleared
+
+    def catalogue(self) -> dict[str, Any]:
+        """Where each upstream's rows are from, and how old they are."""
+        names = ("catalogue", "captured", "age_s", "refused", "error")
+        found = {name: source.status() for name, source in self.sources.items()}
+        return {name: {key: status[key] for key in names} for name, status in found.items()}
 
     def health(self) -> dict[str, Any]:
         """What the last background probes found. Calls nobody."""

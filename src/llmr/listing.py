@@ -33,6 +33,9 @@ def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
         "context_length": model.context_length,
         "max_output_tokens": model.max_output,
         "supports": capability.names(model.supports),
+        "moderated": model.moderated,
+        "uptime": model.uptime,
+        "expires": model.expires,
         "sources": {
             "latency": "measured" if measured else model.ttft_s.source,
             "speed": "measured" if measured else model.tpot_s.source,

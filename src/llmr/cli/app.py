@@ -21,6 +21,11 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check, show or describe the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+catalogue_app = typer.Typer(
+    help="Where the models are from, how old that is, and what a refresh changes.",
+    no_args_is_help=True,
+)
+app.add_typer(catalogue_app, name="catalogue")
 quality_app = typer.Typer(help="How good predictions of quality are.", no_args_is_help=True)
 app.add_typer(quality_app, name="quality")
 
@@ -262,6 +267,36 @@ def spend(
     from llmr.cli.spend import run
 
     run(config, by or [], since, until, always, "json" if as_json else "csv" if as_csv else "table")
+
+
+@catalogue_app.command("show", epilog="Example: llmr catalogue show")
+def catalogue_show(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show where each upstream's rows are from, and how old they are."""
+    from llmr.cli.catalogue import show
+
+    show(config, as_json)
+
+
+@catalogue_app.command("refresh", epilog="Example: llmr catalogue refresh --accept")
+def catalogue_refresh(
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Believe odd prices and lost models as well.")
+    ] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch every upstream's rows, judge them, and keep the good ones for the next start."""
+    from llmr.cli.catalogue import refresh
+
+    refresh(config, as_json, keep=True, accept=accept)
+
+
+@catalogue_app.command("diff", epilog="Example: llmr catalogue diff --json")
+def catalogue_diff(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show what a refresh would change, and change nothing."""
+    from llmr.cli.catalogue import refresh
+
+    refresh(config, as_json, keep=False, accept=False)
 
 
 @quality_app.command("evaluate", epilog="Example: llmr quality evaluate --data outcomes/")

@@ -53,7 +53,9 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
 
     Latency is `ttft_s`, seconds to the first content token, and `tpot_s`, seconds per output token
     after it. `quality` is the prior probability that an answer is good, `placed` how it was found
-    where it was worked out from public facts, `learned` what feedback adds to its skill. A model
+    where it was worked out from public facts, `learned` what feedback adds to its skill;
+    `uptime` is that of its providers over half an hour, 0..1, and `lengths` how it counts and
+    writes. A model
     that `thinks_aloud` streams its reasoning, so the time it takes is known apart from the time to
     its first content.
     """
@@ -79,6 +81,8 @@ class Model(Struct, frozen=True, kw_only=True, dict=True):
     placed: Ability | None = None
     learned: Skill | None = None
     lengths: Lengths = USUAL
+    moderated: bool = False
+    uptime: float | None = None
 
     @cached_property
     def ability(self) -> Ability:

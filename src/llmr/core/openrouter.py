@@ -212,10 +212,16 @@ def _model(
         expires=expires if isinstance(expires, str) and "2" <= expires < FAR_FUTURE else None,
         created=_positive(row.get("created")),
         barred=_barred(row),
+        moderated=limits.get("is_moderated") is True,
         lengths=of_family(row["id"], family if isinstance(family, str) else None),
     )
+    first = first_content(model, ttft, tpot)
+    return model if first is ttft else replace(model, ttft_s=first)
+
+
+def first_content(model: Model, ttft: Figure, tpot: Figure) -> Figure:
+    """Seconds to the first token of the answer, from those to the first token of any kind."""
     thought = usual_thinking(model)
     if not thought or not model.thinks_aloud:
-        return model
-    # Recorded is the time to the first token of any kind; what counts is the first of the answer.
-    return replace(model, ttft_s=Figure(ttft.value + thought * tpot.value, "estimated"))
+        return ttft
+    return Figure(ttft.value + thought * tpot.value, "estimated")

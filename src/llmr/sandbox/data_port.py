@@ -1,6 +1,7 @@
 """The provider's own face: models, endpoints, chat, key."""
 
 import time
+import zlib
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -34,7 +35,7 @@ class DataPort:
             body=request.body,
         )
         script = self._route(attempt, request.target)
-        if attempt.method != "GET" or attempt.fault or script.status != 200:
+        if attempt.method != "GET" or attempt.fault or script.status not in (200, 304):
             attempt.n = state.attempts.next_number()
             state.attempts.add(attempt)
         try:
@@ -63,8 +64,7 @@ class DataPort:
 
     def _read(self, attempt: Attempt, path: str, target: str) -> Script:
         if path == "/models":
-            listing = self._state.catalogue.listing()
-            return whole(200, listing, {"content-type": "application/json"})
+            return self._listing(attempt)
         if path == "/key":
             return chat.key_refusal(self._state, attempt, {}) or json_reply(200, _KEY)
         if path == "/generation":
@@ -73,6 +73,13 @@ class DataPort:
             model = path.removeprefix("/models/").removesuffix("/endpoints")
             return self._endpoints(model, "authorization" in attempt.headers)
         return error_reply(404, "Not Found")
+
+    def _listing(self, attempt: Attempt) -> Script:
+        listing = self._state.catalogue.listing()
+        tag = f'W/"{zlib.crc32(listing):08x}"'
+        if attempt.headers.get("if-none-match") == tag:
+            return whole(304, b"", {"etag": tag})
+        return whole(200, listing, {"content-type": "application/json", "etag": tag})
 
     def _generation(self, attempt: Attempt, target: str) -> Script:
         if refusal := chat.key_refusal(self._state, attempt, {}):

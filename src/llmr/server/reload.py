@@ -86,17 +86,19 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
         known = before.sources.get(name)
         if known is None or _rows(old, name) != _rows(new, name):
             continue
-        source.snapshot, source.origin = known.snapshot, known.origin
-        source.accessible, source.error, source.checked = (
-            *(known.accessible, known.error, known.checked),
-        )
+        source.inherit(known)
     gateway.publish(merge(source.snapshot for source in gateway.sources.values()))
 
 
 def _rows(config: Config, name: str) -> object:
     """What the rows of an upstream depend on."""
     upstream = config.upstreams.get(name)
-    return upstream and (upstream.base_url, upstream.models)
+    if upstream is None:
+        return None
+    return (
+        *(upstream.base_url, upstream.models),
+        *(upstream.no_training, upstream.no_retention, upstream.region),
+    )
 
 
 def _known(gateway: Gateway) -> bool:

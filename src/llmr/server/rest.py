@@ -173,7 +173,10 @@ def _catalogue(app: FastAPI) -> None:
     @app.get("/models", tags=["catalogue"], summary="Every routable model, with its figures")
     async def models(request: Request) -> Any:
         gateway = _gateway(request)
-        return {"models": model_rows(gateway.snapshot, gateway.telemetry)}
+        return {
+            "models": model_rows(gateway.snapshot, gateway.telemetry),
+            "catalogue": gateway.catalogue(),
+        }
 
     @app.get("/v1/models", tags=["catalogue"], summary="OpenAI's list of models")
     async def openai_models(request: Request) -> Any:
