@@ -26,6 +26,7 @@ from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.learner import Learner
+from llmr.core.lengths import differs
 from llmr.core.quality.feedback import Feedback
 from llmr.core.request import Request, normalised, parse, task_of
 from llmr.errors import ApiError
@@ -203,9 +204,9 @@ class Gateway:
         """Put the rows in force, with what feedback says of them."""
         self.feedback.changed = False
         self.snapshot.columns.clear()  # kept decisions hold on to their rows
-        self.snapshot = self._rows
+        self.snapshot = self.learner.counted(self._rows)
         if self.config.routing.feedback:
-            self.snapshot = corrected(self._rows, self.feedback, time.time())
+            self.snapshot = corrected(self.snapshot, self.feedback, time.time())
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
 
     async def _publish_loop(self) -> None:
@@ -213,11 +214,23 @@ class Gateway:
             await asyncio.sleep(PUBLISH_S)
             now = time.monotonic()
             fades = bool(self.feedback.targets) and now >= self._corrects_at + FADE_S
-            if fades or (self.feedback.changed and now >= self._corrects_at):
+            if fades or (now >= self._corrects_at and self._moved()):
                 self._corrects_at = now + CORRECT_S
                 self._publish_rows()
             elif self.learner.changed:
                 self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
+
+    def _moved(self) -> bool:
+        """Whether what was learned of the rows changes some of them."""
+        lengths = self.learner.lengths
+        if lengths.changed:
+            lengths.changed = False
+            moved = any(
+                differs(lengths.of(row.target, row.lengths), row.lengths)
+                for row in self.snapshot.models
+            )
+            return moved or self.feedback.changed
+        return self.feedback.changed
 
     # --- deciding ---
 
@@ -292,9 +305,21 @@ class Gateway:
                 self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
         record = accounting.record(ticket, request, error, gone, now)
         self.recorder.add(record)
+        if error is None and outcome is not None and request is not None and ticket.accounts:
+            self._count(request, outcome)
         if ticket.kept is not None:
             ticket.kept.record = record
             ticket.kept.attempts = outcome.attempts if outcome is not None else ()
+
+    def _count(self, request: Request, outcome: Outcome) -> None:
+        """Learn how many tokens the model counted and wrote."""
+        last = outcome.attempts[-1] if outcome.attempts else None
+        if last is None or last.usage is None or last.estimated or outcome.continued:
+            return
+        self.learner.lengths.add(
+            *(last.row.target, last.usage, request.prompt_tokens, request.output_tokens),
+            *(request.effort, outcome.finish in ("stop", "tool_calls")),
+        )
 
     def judge(self, data: bytes, tenant: bytes) -> dict[str, Any]:
         """Learn from what a caller says of an answer: the body of `POST /v1/feedback`."""

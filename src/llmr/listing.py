@@ -42,6 +42,13 @@ def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
             "price": model.price_source,
             "quality": model.quality.source,
         },
+        "tokens": {
+            "prompt": round(model.lengths.prompt, 3),
+            "prompt_late": round(model.lengths.prompt_late, 3),
+            "answer": round(model.lengths.answer, 3),
+            "answer_late": round(model.lengths.answer_late, 3),
+            "thought": {effort or "usual": round(n) for effort, n in model.lengths.thought},
+        },
         "measurements": measured,
     }
 

@@ -27,6 +27,7 @@ from llmr.core.figures import (
 from llmr.core.look import INFINITE, MAY_NOT_FIT, Look
 from llmr.core.quality.ability import EVEN
 from llmr.core.request import Request
+from llmr.core.scoring import roomy_limit
 
 CELLS_KEPT = 2048  # some 5 KB each
 RESULTS_KEPT = 2048
@@ -149,6 +150,7 @@ def _alike(look: Look) -> tuple[Any, ...]:
         request.needs,
         request.effort,
         thought_cap(request),
+        roomy_limit(request),
         request.stream,
         request.weights,
         look.policy.usable,

@@ -9,6 +9,7 @@ from math import exp, log
 from typing import Any
 
 from llmr.core.catalogue import Model
+from llmr.core.lengths import MOST_THOUGHT
 from llmr.core.look import INFINITE, Look, kept
 from llmr.core.quality.ability import Skill
 from llmr.core.quality.curve import Curve
@@ -16,22 +17,23 @@ from llmr.core.request import Request
 from llmr.core.scoring import (
     COST_FLOOR_USD,
     COST_SPAN,
-    EFFORT_TOKENS,
     LATENCY_SPAN,
     STREAM_TAIL,
+    answer_factor,
     first_token_s,
+    roomy_limit,
     thinking,
 )
 
 UNPRICED = (0.0, 0.0, 1.0)  # where a price is unknown, the score takes the answer to cost 1 USD
 PER_FLOOR = 1.0 / COST_FLOOR_USD
-LONGEST_THOUGHT = max(EFFORT_TOKENS.values())
 
 # Seconds to the first token and per token after it; USD per prompt token, per output token and
 # besides; quality where no prompt was read, and skill where one was; the context window and the
 # longest answer in tokens; the row.
 Figures = tuple[float, float, float, float, float, float, Skill, float, float, int]
-Static = tuple[float, float, float, float, Skill, float, float, int]  # the same without seconds
+# The same without seconds, and first how many times the usual answer each writes.
+Static = tuple[float, float, float, float, float, Skill, float, float, int]
 Loss = tuple[float, int]  # (−score + a constant, row)
 
 
@@ -41,7 +43,7 @@ def figures(look: Look) -> list[Figures]:
     ttft, tpot = telemetry.ttft_s, telemetry.tpot_s
     rows = _static(look)
     if effort is None:  # the first token comes as it does usually
-        return [(ttft[row[-1]], tpot[row[-1]], *row) for row in rows]
+        return [(ttft[row[-1]], tpot[row[-1]] * row[0], *row[1:]) for row in rows]
     return [_timed(look, row) for row in rows]
 
 
@@ -159,21 +161,22 @@ def roomy(look: Look) -> int:
 def thought_cap(request: Request) -> int:
     """Tokens beyond which `max_tokens` does not shorten what a model thinks."""
     most = request.max_tokens
-    return LONGEST_THOUGHT if most is None else min(most, LONGEST_THOUGHT)
+    return MOST_THOUGHT if most is None else min(most, MOST_THOUGHT)
 
 
 def _timed(look: Look, row: Static) -> Figures:
     index = row[-1]
     ttft, tpot = look.telemetry.ttft_s[index], look.telemetry.tpot_s[index]
     model, request = look.snapshot.models[index], look.request
-    return (first_token_s(model, ttft, tpot, request.effort, thought_cap(request))[0], tpot, *row)
+    first, _ = first_token_s(model, ttft, tpot, request.effort, thought_cap(request))
+    return (first, tpot * row[0], *row[1:])
 
 
 def _key(look: Look) -> tuple[Any, ...]:
     request = look.request
     day = int(look.now.wall // 86400)
-    cap = thought_cap(request)
-    return request.needs, request.effort, look.policy.usable, day, cap, look.regime
+    cap, free = thought_cap(request), roomy_limit(request)
+    return request.needs, request.effort, look.policy.usable, day, cap, free, look.regime
 
 
 def _static(look: Look) -> list[Static]:
@@ -188,7 +191,11 @@ def _static(look: Look) -> list[Static]:
                 besides = thinking(model, effort, cap)[0] * per_out + fee
                 window, most = model.context_length or INFINITE, model.max_output or INFINITE
                 able = model.believed, model.skill
-                found.append((per_in, per_out, besides, *able, window, most, index))
+                factor = answer_factor(model, look.request)
+                per_in *= model.lengths.prompt
+                found.append(
+                    (factor, per_in, per_out * factor, besides, *able, window, most, index)
+                )
         return found
 
     rows: list[Static] = kept(look.snapshot.columns, "static", _key(look), work_out)

@@ -4,8 +4,9 @@ It publishes an immutable vector from time to time; readers hold one reference. 
 every call is O(1) but `publish`.
 """
 
-import math
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from llmr.core import health
 from llmr.core.allowance import Allowance
@@ -13,38 +14,11 @@ from llmr.core.budget import RetryBudget
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.classify import Kind
 from llmr.core.health import Health
+from llmr.core.lengths import LengthBook
+from llmr.core.mean import Mean
 from llmr.core.telemetry import Telemetry
 
-PRIOR_WEIGHT = 20.0  # a prior counts as much as this many samples
-MEMORY = 200.0  # samples an estimate remembers
 MOVES_KEPT = 64  # versions of the vector whose changes are known
-PRIOR_SPREAD = math.log(2.5) / 1.645  # recorded: one in twenty takes 2.5 times the middle
-
-
-class _Mean:
-    """A decayed mean in log space: one slow answer does not undo a hundred quick ones."""
-
-    __slots__ = ("log", "square", "weight")
-
-    def __init__(self) -> None:
-        self.log = 0.0
-        self.square = 0.0
-        self.weight = 0.0
-
-    def add(self, value: float) -> None:
-        log = math.log(value)
-        weight = self.weight = min(self.weight + 1.0, MEMORY)
-        miss = log - self.log
-        self.log += miss / weight
-        self.square += (miss * (log - self.log) - self.square) / weight
-
-    def blend(self, prior: float) -> tuple[float, float]:
-        """(the mean, the value one in twenty exceeds), both shrunk towards the prior."""
-        share = self.weight / (self.weight + PRIOR_WEIGHT)
-        log = share * self.log + (1.0 - share) * math.log(prior)
-        own = math.sqrt(max(self.square, 0.0))
-        spread = share * own + (1.0 - share) * PRIOR_SPREAD
-        return math.exp(log), math.exp(log + 1.645 * spread)
 
 
 class Learner:
@@ -52,8 +26,8 @@ class Learner:
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self.draw = draw
-        self._ttft: dict[str, _Mean] = {}
-        self._tpot: dict[str, _Mean] = {}
+        self._ttft: dict[str, Mean] = {}
+        self._tpot: dict[str, Mean] = {}
         self._count: dict[str, int] = {}
         self._health: dict[str, Health] = {}
         # Good outcomes of those that are well, by slot of the window: not yet in their state.
@@ -62,6 +36,7 @@ class Learner:
         self._version = 0
         self._seen: set[str] = set()  # targets observed since the last vector
         self._published: tuple[Snapshot, dict[str, int], Telemetry] | None = None
+        self.lengths = LengthBook()
         self.allowances: dict[str, Allowance] = {}
         self.budget = RetryBudget()
         self.changed = True
@@ -175,6 +150,14 @@ class Learner:
 
     # --- publishing ---
 
+    def counted(self, snapshot: Snapshot) -> Snapshot:
+        """The rows with what was counted of their answers; the same where that is nothing."""
+        of = self.lengths.of
+        lengths = [of(row.target, row.lengths) for row in snapshot.models]
+        pairs = zip(snapshot.models, lengths, strict=True)
+        rows = tuple(row if now is row.lengths else replace(row, lengths=now) for row, now in pairs)
+        return snapshot if rows == snapshot.models else replace(snapshot, models=rows)
+
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
         """The vector for `snapshot` as of now: the one before, but for what was seen since."""
         before, seen = self._published, self._seen
@@ -212,11 +195,11 @@ class Learner:
         )
 
 
-_NOTHING = _Mean()
+_NOTHING = Mean()
 
 
-def _add(means: dict[str, _Mean], target: str, value: float) -> None:
+def _add(means: dict[str, Mean], target: str, value: float) -> None:
     mean = means.get(target)
     if mean is None:
-        mean = means[target] = _Mean()
+        mean = means[target] = Mean()
     mean.add(value)

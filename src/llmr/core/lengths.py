@@ -6,8 +6,13 @@ is known of its family, as far as enough was seen.
 """
 
 import re
+from collections.abc import Mapping
+from math import log
+from typing import Any
 
 from msgspec import Struct
+
+from llmr.core.mean import LATE, Mean
 
 # A late prompt or answer is the one in twenty: so many times the expected one. The first is the
 # spread of bytes over tokens, measured over kinds of text and tokenizers, the second that of
@@ -16,12 +21,25 @@ PROMPT_LATE, ANSWER_LATE = 1.3, 4.0
 THOUGHT_LATE = 3.0
 
 
+# Tokens a model thinks before it answers an everyday prompt, by reasoning effort. Estimates.
+EFFORT_TOKENS = {
+    "none": 0,
+    "minimal": 32,
+    "low": 128,
+    "medium": 384,
+    "high": 768,
+    "xhigh": 1536,
+    "max": 3072,
+}
+USUAL_THOUGHT = EFFORT_TOKENS["medium"]
+
+
 class Lengths(Struct, frozen=True):
     """Factors on estimated tokens: `prompt` of the prompt, `answer` of what is answered.
 
     `…_late` are those of the one in twenty over those. `thought` has the tokens thought before an
     answer by reasoning effort, "" where the request named none; for what it has not, the usual ones
-    count.
+    count. `family` is the factor of the prompt before anything was seen.
     """
 
     prompt: float = 1.0
@@ -29,6 +47,14 @@ class Lengths(Struct, frozen=True):
     answer: float = 1.0
     answer_late: float = ANSWER_LATE
     thought: tuple[tuple[str, float], ...] = ()
+    family: float = 1.0
+
+    def thoughts(self, effort: str | None) -> float | None:
+        """Tokens thought at an effort, None where they were not measured."""
+        for name, tokens in self.thought:
+            if name == (effort or ""):
+                return tokens
+        return None
 
 
 USUAL = Lengths()
@@ -52,4 +78,99 @@ def of_family(model: str, tokenizer: str | None = None) -> Lengths:
     factor = FAMILIES.get(tokenizer or model.lstrip("~").split("/", 1)[0], 1.0)
     if CLAUDE.search(model) and not OLD_CLAUDE.search(model):
         factor = NEW_CLAUDE
-    return USUAL if factor == 1.0 else Lengths(prompt=factor)
+    return USUAL if factor == 1.0 else Lengths(prompt=factor, family=factor)
+
+
+LEAST_LATE = 1.05  # however steady a model is, nobody knows the next prompt
+LEAST_ANSWER, MOST_ANSWER = 0.25, 4.0
+MOST_THOUGHT = 16_384
+MOVED = 0.05  # in logarithms
+PROMPT_SPREAD, ANSWER_SPREAD = log(PROMPT_LATE) / LATE, log(ANSWER_LATE) / LATE
+
+
+class _Seen(Struct):
+    prompt: Mean
+    answer: Mean
+    thought: dict[str, Mean]
+
+
+class LengthBook:
+    """What was counted of the answers of each target, bounded by the rows of the catalogue."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, _Seen] = {}
+        self.changed = False
+
+    def add(
+        self,
+        target: str,
+        usage: Mapping[str, Any],
+        prompt_tokens: int,
+        answer_tokens: int,
+        effort: str | None,
+        whole: bool,
+    ) -> None:
+        """Take a usage object, against what was estimated for every model alike.
+
+        `whole`: the answer ended by itself, and was not cut short by a limit.
+        """
+        seen = self._seen.get(target)
+        if seen is None:
+            seen = self._seen[target] = _Seen(Mean(), Mean(), {})
+        if prompt := _count(usage, "prompt_tokens"):
+            seen.prompt.add(prompt / prompt_tokens)
+        completion = _count(usage, "completion_tokens")
+        thought = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
+        if whole and completion > thought:
+            seen.answer.add((completion - thought) / answer_tokens)
+        if whole and (thought or effort):
+            # Below one the logarithm would say more than there is to say: no thought is one token.
+            seen.thought.setdefault(effort or "", Mean()).add(max(thought, 1))
+        self.changed = True
+
+    def of(self, target: str, known: Lengths) -> Lengths:
+        """The factors of a target, from what is known of its family and what was seen."""
+        seen = self._seen.get(target)
+        if seen is None:
+            return known
+        prompt, late = seen.prompt.blend(known.family, PROMPT_SPREAD)
+        answer, long = seen.answer.blend(1.0, ANSWER_SPREAD)
+        return Lengths(
+            prompt=prompt,
+            prompt_late=max(late / prompt, LEAST_LATE),
+            answer=min(max(answer, LEAST_ANSWER), MOST_ANSWER),
+            answer_late=max(long / answer, LEAST_LATE),
+            thought=tuple(
+                (
+                    effort,
+                    min(
+                        mean.blend(max(EFFORT_TOKENS.get(effort, USUAL_THOUGHT), 1))[0],
+                        MOST_THOUGHT,
+                    ),
+                )
+                for effort, mean in sorted(seen.thought.items())
+            ),
+            family=known.family,
+        )
+
+
+def _tokens(effort: str, seen: Mean) -> float:
+    prior = EFFORT_TOKENS.get(effort, USUAL_THOUGHT)
+    return min(seen.blend(max(prior, 1))[0], MOST_THOUGHT)
+
+
+def differs(now: Lengths, before: Lengths) -> bool:
+    """Whether factors have changed by enough to be worth a new list of rows."""
+    pairs = [
+        (now.prompt * now.prompt_late, before.prompt * before.prompt_late),
+        (now.prompt, before.prompt),
+        (now.answer, before.answer),
+        (now.answer_late, before.answer_late),
+        *((tokens, before.thoughts(effort) or 1.0) for effort, tokens in now.thought),
+    ]
+    return any(abs(log(new / old)) > MOVED for new, old in pairs)
+
+
+def _count(fields: Any, name: str) -> int:
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    return value if isinstance(value, int) and 0 < value < 10**9 else 0

@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 from llmr.core.catalogue import Model
+from llmr.core.lengths import EFFORT_TOKENS, MOST_ANSWER, USUAL_THOUGHT
 from llmr.core.request import Request
 
 LATENCY_FLOOR_S, LATENCY_SPAN = 0.1, math.log(1000.0)
@@ -22,17 +23,6 @@ LEAST_SHARE = 0.1
 
 # For a stream the rest of the answer is read while it comes: it counts, but less.
 STREAM_TAIL = 0.3
-
-# Tokens a model thinks before it answers an everyday prompt, by reasoning effort. Estimates.
-EFFORT_TOKENS = {
-    "none": 0,
-    "minimal": 32,
-    "low": 128,
-    "medium": 384,
-    "high": 768,
-    "xhigh": 1536,
-    "max": 3072,
-}
 
 
 class Terms(NamedTuple):
@@ -57,7 +47,7 @@ def thinking(model: Model, effort: str | None, most: float) -> tuple[float, floa
     thoughts is not known to start earlier when it thinks less than usual.
     """
     usual = usual_thinking(model)
-    asked = usual if effort is None else EFFORT_TOKENS.get(effort, EFFORT_TOKENS["medium"])
+    asked = usual if effort is None else _thought(model, effort)
     change = asked - usual
     if change < 0 and not model.thinks_aloud:
         change = 0
@@ -74,11 +64,33 @@ def first_token_s(
     return max(ttft_s + change * tpot_s, LEAST_SHARE * ttft_s), thought
 
 
-def usual_thinking(model: Model) -> int:
+def usual_thinking(model: Model) -> float:
     """Tokens a model thinks when the request says nothing of it."""
+    seen = model.lengths.thoughts(None)
+    if seen is not None:
+        return seen
     if not (model.reasoning_mandatory or model.reasoning_default):
         return 0
-    return EFFORT_TOKENS.get(model.default_effort or "medium", EFFORT_TOKENS["medium"])
+    return _thought(model, model.default_effort or "medium")
+
+
+def _thought(model: Model, effort: str) -> float:
+    seen = model.lengths.thoughts(effort)
+    return EFFORT_TOKENS.get(effort, USUAL_THOUGHT) if seen is None else seen
+
+
+def answer_factor(model: Model, request: Request) -> float:
+    """How many times the tokens that are expected of every model alike this one writes.
+
+    1 where a limit near to those leaves it little room to differ.
+    """
+    return model.lengths.answer if roomy_limit(request) else 1.0
+
+
+def roomy_limit(request: Request) -> bool:
+    """Whether an answer may be as long as the wordiest model makes it."""
+    most = request.max_tokens
+    return most is None or most * request.choices >= MOST_ANSWER * request.output_tokens
 
 
 def terms(
@@ -92,7 +104,7 @@ def terms(
 
     `rates` are USD per prompt token, per output token and per request.
     """
-    output = request.output_tokens
+    output = request.output_tokens * answer_factor(model, request)
     most = math.inf if request.max_tokens is None else request.max_tokens
     first, thought = first_token_s(model, ttft_s, tpot_s, request.effort, most)
     tail = output * tpot_s
@@ -101,7 +113,8 @@ def terms(
     if rates is None:
         cost, cost_score = None, 0.0
     else:
-        cost = request.prompt_tokens * rates[0] + (output + thought) * rates[1] + rates[2]
+        prompt = request.prompt_tokens * model.lengths.prompt
+        cost = prompt * rates[0] + (output + thought) * rates[1] + rates[2]
         over = cost if cost > COST_FLOOR_USD else COST_FLOOR_USD
         cost_score = 1.0 - math.log(over / COST_FLOOR_USD) / COST_SPAN
     quality = model.believed

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -40,8 +41,15 @@ class Line(Struct):
 
     def add(self, other: "Line") -> None:
         """Add another line to this one."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.answers += other.answers
+        self.attempts += other.attempts
+        self.unpriced += other.unpriced
+        self.prompt_tokens += other.prompt_tokens
+        self.cached_tokens += other.cached_tokens
+        self.written_tokens += other.written_tokens
+        self.completion_tokens += other.completion_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.usd += other.usd
 
 
 class Sheet:
@@ -75,7 +83,12 @@ class Sheet:
 
 def day_of(wall: float) -> str:
     """The UTC day of an instant in seconds since 1970."""
-    return time.strftime("%Y-%m-%d", time.gmtime(wall))
+    return _day(int(wall // 86400))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(number * 86400))
 
 
 def lines_of(record: Record, day: str) -> Iterable[tuple[Key, Line, Sent | None]]:
