@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install run test soak soak-memory soak-money bench train lint check-python clean figures
+.PHONY: install run test soak soak-memory soak-money simulate bench train lint check-python clean figures
 
 install: $(STAMP)  ## make .venv from the lock file
 
@@ -60,6 +60,9 @@ clean:
 soak: $(DEV_STAMP)  ## many random schedules of faults, in virtual time: whether an invariant breaks
 	@SCHEDULES=10000 REQUESTS=100000 $(BIN)/python -m pytest -q -s tests/test_schedules.py \
 		tests/test_privacy.py
+
+simulate: $(DEV_STAMP)  ## regret of the choices in a simulated world, beside other ways to choose
+	@$(BIN)/python -m simulation
 
 soak-money: $(DEV_STAMP)  ## ten thousand mixed calls each: the ledger is the invoice, ceilings hold
 	@CALLS=10000 $(BIN)/python -m pytest -q -s tests/test_money.py tests/test_ceilings.py

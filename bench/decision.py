@@ -154,7 +154,8 @@ def renew(gateway: Gateway) -> None:
     rng = random.Random(gateway.telemetry.version)
     for index in rng.sample(gateway.snapshot.routable, MOVED):
         model = gateway.snapshot.models[index]
-        gateway.learner.observe(model, rng.uniform(0.2, 3.0), rng.uniform(0.005, 0.05))
+        first, rate = rng.uniform(0.2, 3.0), rng.uniform(0.005, 0.05)
+        gateway.learner.observe(model, first, rate, time.monotonic())
     gateway.telemetry = gateway.learner.publish(gateway.snapshot, time.monotonic())
 
 

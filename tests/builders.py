@@ -89,6 +89,10 @@ def telemetry(of: Snapshot, cooling: Mapping[str, str] | None = None) -> Telemet
         tpot_s=tuple(row.tpot_s.value for row in of.models),
         slow_s=tuple(2.5 * seconds for seconds in ttft),
         measured={},
+        moves=(),
+        whole_tpot_s=tuple(row.tpot_s.value for row in of.models),
+        doubt=tuple(0.5 for _ in of.models),
+        efforts={},
         cooling={key: (NOW.monotonic + 60.0, why) for key, why in (cooling or {}).items()},
     )
 

@@ -87,7 +87,9 @@ def test_decisions_with_a_board_are_those_without(seed: int, count: int) -> None
         if rng.random() < 0.5:
             for row in rng.sample(of.models, rng.randint(0, 3)):
                 for _ in range(rng.randint(1, 40)):
-                    learner.observe(row, 10 ** rng.uniform(-1.5, 1.5), 10 ** rng.uniform(-4, 0))
+                    learner.observe(
+                        row, 10 ** rng.uniform(-1.5, 1.5), 10 ** rng.uniform(-4, 0), now
+                    )
             known = learner.publish(of, now)
         if rng.random() < 0.05:
             of = rows(rng, count)
@@ -105,7 +107,7 @@ def test_a_row_that_became_quick_is_seen_however_long_ago(versions: int) -> None
     before = decide(ask, of, learner.publish(of, 0.0), POLICY, now, board)
     last = max(of.models, key=lambda row: row.ttft_s.value + row.tpot_s.value * 300)
     for _ in range(400):
-        learner.observe(last, 0.001, 0.00001)
+        learner.observe(last, 0.001, 0.00001, 0.0)
     for _ in range(versions):
         known = learner.publish(of, 0.0)
     after = decide(ask, of, known, POLICY, now, board)
@@ -118,7 +120,7 @@ def test_the_vector_is_the_same_whether_made_anew_or_from_the_one_before() -> No
     of, learner = rows(rng, 50), Learner(rng.random)
     learner.publish(of, 0.0)
     for row in rng.sample(of.models, 20):
-        learner.observe(row, rng.uniform(0.1, 3.0), rng.uniform(0.01, 0.1))
+        learner.observe(row, rng.uniform(0.1, 3.0), rng.uniform(0.01, 0.1), 0.0)
         onward = learner.publish(of, 0.0)
     learner.publish(rows(rng, 3), 0.0)
     anew = learner.publish(of, 0.0)

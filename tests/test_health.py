@@ -181,7 +181,8 @@ def test_r03_a_target_that_fails_fast_gains_nothing_by_it() -> None:
     for number in range(50):
         learner.fault(rows.models[0], classify.SERVER, float(number), None, hard=True)
     after = learner.publish(rows, 50.0)
-    assert after.ttft_s == before.ttft_s
+    assert after.ttft_s[0] > 2 * before.ttft_s[0]
+    assert after.ttft_s[1] == before.ttft_s[1]
     assert "lab/a" in after.cooling
 
 

@@ -52,24 +52,24 @@ def test_a_steady_workload_is_known_to_a_few_percent() -> None:
     for _ in range(300):
         prompt, answer = rng.randint(100, 5000), rng.randint(50, 500)
         counted = usage(round(prompt * 1.31 * rng.uniform(0.97, 1.03)), answer * 2)
-        book.add("lab/a", counted, prompt, answer, None, True)
-    found = book.of("lab/a", known)
+        book.add("lab/a", counted, prompt, answer, None, True, 0.0)
+    found = book.of("lab/a", known, 0.0)
     assert found.prompt == pytest.approx(1.31, rel=0.03)
     assert found.prompt_late < 1.08
     assert found.answer == pytest.approx(2.0, rel=0.1)
-    assert book.of("lab/b", known) is known
+    assert book.of("lab/b", known, 0.0) is known
     assert differs(found, known)
     assert not differs(found, found)
 
 
 def test_the_first_few_answers_move_little_and_the_late_ones_are_covered() -> None:
     rng, book = random.Random(2), LengthBook()
-    book.add("lab/a", usage(300, 100), 100, 300, None, True)
-    assert book.of("lab/a", Lengths()).prompt < 1.1
+    book.add("lab/a", usage(300, 100), 100, 300, None, True, 0.0)
+    assert book.of("lab/a", Lengths(), 0.0).prompt < 1.1
     seen = [rng.lognormvariate(math.log(300), 0.8) for _ in range(2000)]
     for length in seen:
-        book.add("lab/a", usage(100, int(length) + 1), 100, 300, None, True)
-    found = book.of("lab/a", Lengths())
+        book.add("lab/a", usage(100, int(length) + 1), 100, 300, None, True, 0.0)
+    found = book.of("lab/a", Lengths(), 0.0)
     late = 300 * found.answer * found.answer_late
     assert 0.9 < sum(length < late for length in seen) / len(seen) < 0.99
 
@@ -77,11 +77,11 @@ def test_the_first_few_answers_move_little_and_the_late_ones_are_covered() -> No
 def test_answers_cut_short_tell_nothing_of_length_and_thoughts_count_by_effort() -> None:
     book = LengthBook()
     for _ in range(200):
-        book.add("lab/a", usage(100, 16), 100, 300, None, False)
-        book.add("lab/b", usage(100, 2300, 2000), 100, 300, "high", True)
-        book.add("lab/b", usage(100, 340, 40), 100, 300, None, True)
-    assert book.of("lab/a", Lengths()).answer == 1.0
-    found = book.of("lab/b", Lengths())
+        book.add("lab/a", usage(100, 16), 100, 300, None, False, 0.0)
+        book.add("lab/b", usage(100, 2300, 2000), 100, 300, "high", True, 0.0)
+        book.add("lab/b", usage(100, 340, 40), 100, 300, None, True, 0.0)
+    assert book.of("lab/a", Lengths(), 0.0).answer == 1.0
+    found = book.of("lab/b", Lengths(), 0.0)
     assert found.answer == pytest.approx(1.0, rel=0.05)
     assert found.thoughts("high") == pytest.approx(2000, rel=0.15)
     assert found.thoughts("low") is None
@@ -98,8 +98,8 @@ def test_answers_cut_short_tell_nothing_of_length_and_thoughts_count_by_effort()
 )
 def test_odd_usage_tells_nothing(odd: dict[str, Any]) -> None:
     book = LengthBook()
-    book.add("lab/a", odd, 100, 300, "weird", True)
-    found = book.of("lab/a", Lengths())
+    book.add("lab/a", odd, 100, 300, "weird", True, 0.0)
+    found = book.of("lab/a", Lengths(), 0.0)
     assert (found.prompt, found.answer) == (1.0, 1.0)
 
 
@@ -126,10 +126,10 @@ def test_a_wordy_model_costs_more_and_takes_longer() -> None:
 
 def test_the_learner_hands_on_what_was_counted() -> None:
     learner, rows = Learner(random.Random(1).random), snapshot(model("a"), model("b"))
-    assert learner.counted(rows) is rows
+    assert learner.counted(rows, 0.0) is rows
     for _ in range(50):
-        learner.lengths.add("lab/b", usage(200, 300), 100, 300, None, True)
-    found = learner.counted(rows)
+        learner.lengths.add("lab/b", usage(200, 300), 100, 300, None, True, 0.0)
+    found = learner.counted(rows, 0.0)
     assert found.models[0] is rows.models[0]
     assert found.models[1].lengths.prompt > 1.5
 

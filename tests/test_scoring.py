@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from llmr.core.catalogue import Figure, Model
-from llmr.core.scoring import EFFORT_TOKENS, Terms, terms
+from llmr.core.lengths import EFFORT_TOKENS
+from llmr.core.scoring import Terms, terms
 from tests.builders import model, request
 
 RATES = (1e-6, 4e-6, 0.0)

@@ -68,7 +68,7 @@ class Answering(Struct, eq=False):
         ticket.tag = tag_of(headers)
         body = Body(data)
         request = self._request = gateway.request(body, headers, ticket.surface)
-        ticket.decision = gateway.decide(request)
+        ticket.decision = gateway.choose(request)
         ticket.decided = time.monotonic()
         ticket.kept = gateway.decisions.add(ticket.decision, ticket.tenant)
         rules = cache_rules(headers.get("cache-control"))

@@ -116,6 +116,13 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     quality: Price = 0.3
 
 
+class Explore(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much may be risked to learn of models that little is known of. `share` 0: nothing."""
+
+    share: Annotated[float, Meta(ge=0, le=0.5)] = 0.03
+    usd_per_day: Price = 1.0
+
+
 class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     """How `auto` chooses. `default_weights` are those of `balanced`. `feedback`: learn from it."""
 
@@ -123,6 +130,7 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     default_weights: Weights = Weights()
     quality: Literal["prompt", "static"] = "prompt"
     feedback: bool = True
+    explore: Explore = Explore()
     fallback_models: tuple[str, ...] = ()
 
 

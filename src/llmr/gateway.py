@@ -15,16 +15,17 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from llmr import __version__, accounting, bundle
+from llmr import __version__, accounting, bundle, learned
 from llmr.cache.flight import Flight
 from llmr.cache.key import deterministic
 from llmr.cache.memory import Entry, Memory
 from llmr.cache.rules import CacheRules
-from llmr.config import Config
+from llmr.config import Config, LimitsConfig
 from llmr.core.board import Board
 from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
+from llmr.core.exploring import Explorer
 from llmr.core.learner import Learner
 from llmr.core.lengths import differs
 from llmr.core.quality.feedback import Feedback
@@ -50,6 +51,8 @@ from llmr.wiring import origin
 log = logging.getLogger("llmr")
 
 PUBLISH_S = 1.0
+SAVE_S = 3.0  # between two batches of what was learned, on its way to the file
+SOON_S = 0.05  # at least, between two vectors where something was far off
 CORRECT_S = 30.0  # at least, between two corrections by feedback: each is a new snapshot
 FADE_S = 6 * 3600.0  # after which what was said long ago counts less again
 RESTART_S = (0.1, 1.0, 5.0, 30.0)  # between the starts of a background loop that fails
@@ -84,10 +87,13 @@ class Gateway:
         self._refresh = Refresh(
             self.sources, self._publish_snapshot, lambda: self.telemetry.measured
         )
+        self._learns_anew = learner is None
         self.learner = learner or Learner(random.Random().random)
+        explore = config.routing.explore
+        self.explorer = Explorer(explore.share, explore.usd_per_day)
         self.snapshot = self._refresh.snapshot()
         self._rows = self.snapshot  # without what feedback says of them
-        self._corrects_at = 0.0
+        self._corrects_at = self._published_at = self._saves_at = 0.0
         self.feedback = Feedback()
         self._board = Board()
         self._reader = bundle.reader() if config.routing.quality == "prompt" else None
@@ -96,22 +102,10 @@ class Gateway:
         self._balanced = normalised(msgspec.to_builtins(weights))
         usable = frozenset(n for n, s in self.sources.items() if assume_keys or not s.missing_key)
         self.policy = Policy(usable, config.routing.fallback_models, config.limits.attempts)
-        limits = config.limits
         self.executor = Executor(
             self._origins,
             self.learner,
-            Limits(
-                limits.attempts,
-                limits.connect_s,
-                limits.first_event_s,
-                limits.idle_s,
-                limits.total_s,
-                limits.retry_after_wait_s,
-                limits.continuation,
-                int(limits.event_mb * 1024 * 1024),
-                limits.strict_events,
-                limits.first_event_by_model,
-            ),
+            limits_of(config.limits),
             [u.api_key for u in config.upstreams.values() if u is not None and u.api_key],
         )
         self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)
@@ -145,6 +139,10 @@ class Gateway:
         Raises `ConfigError` where what was kept is of a newer version.
         """
         self.ledger.start()
+        if self._learns_anew:
+            now = (time.monotonic(), time.time())
+            if learned.restore(self.ledger.kept(), self.learner, self.feedback, *now):
+                self._publish_rows()
         self.ledger.pending = self._settling.take
         if first_look_s > 0:
             try:
@@ -167,6 +165,8 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.recorder.flush()
         self._settling.give_up(self.ledger.put)
+        clocks = (time.monotonic(), time.time())
+        self.ledger.keep(learned.fresh(self.learner, self.feedback, *clocks))
         self.ledger.close()
         for upstream in self._origins.values():
             await upstream.close()
@@ -204,7 +204,7 @@ class Gateway:
         """Put the rows in force, with what feedback says of them."""
         self.feedback.changed = False
         self.snapshot.columns.clear()  # kept decisions hold on to their rows
-        self.snapshot = self.learner.counted(self._rows)
+        self.snapshot = self.learner.counted(self._rows, time.monotonic())
         if self.config.routing.feedback:
             self.snapshot = corrected(self.snapshot, self.feedback, time.time())
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
@@ -213,20 +213,27 @@ class Gateway:
         while True:
             await asyncio.sleep(PUBLISH_S)
             now = time.monotonic()
+            if now >= self._saves_at:
+                self._saves_at = now + SAVE_S
+                self.ledger.keep(learned.fresh(self.learner, self.feedback, now, time.time()))
             fades = bool(self.feedback.targets) and now >= self._corrects_at + FADE_S
-            if fades or (now >= self._corrects_at and self._moved()):
+            if fades or (now >= self._corrects_at and self._moved(now)):
                 self._corrects_at = now + CORRECT_S
                 self._publish_rows()
-            elif self.learner.changed:
-                self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
+            elif self.learner.due(now):
+                self._publish_telemetry(now)
 
-    def _moved(self) -> bool:
+    def _publish_telemetry(self, now: float) -> None:
+        self.telemetry = self.learner.publish(self.snapshot, now)
+        self._published_at = now
+
+    def _moved(self, now: float) -> bool:
         """Whether what was learned of the rows changes some of them."""
         lengths = self.learner.lengths
         if lengths.changed:
             lengths.changed = False
             moved = any(
-                differs(lengths.of(row.target, row.lengths), row.lengths)
+                differs(lengths.of(row.target, row.lengths, now), row.lengths)
                 for row in self.snapshot.models
             )
             return moved or self.feedback.changed
@@ -253,6 +260,17 @@ class Gateway:
         """The decision for a request, from the state in force."""
         now = Now(time.monotonic(), time.time())
         return decide(request, self.snapshot, self.telemetry, self.policy, now, self._board)
+
+    def choose(self, request: Request) -> Decision:
+        """The decision for a request that will be sent: now and then not the best is tried."""
+        if request.mode != "auto" or not self.explorer.may(time.monotonic()):
+            return self.decide(request)
+        now = Now(time.monotonic(), time.time(), self.learner.draw())
+        found = decide(request, self.snapshot, self.telemetry, self.policy, now, self._board)
+        if found.trying:
+            tried, best = (found.look().terms(i).cost_usd or 0.0 for i in found.chain[:2])
+            self.explorer.tried(tried - best)
+        return found
 
     # --- answering ---
 
@@ -305,6 +323,8 @@ class Gateway:
                 self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
         record = accounting.record(ticket, request, error, gone, now)
         self.recorder.add(record)
+        if self.learner.surprised and now >= self._published_at + SOON_S:
+            self._publish_telemetry(now)
         if error is None and outcome is not None and request is not None and ticket.accounts:
             self._count(request, outcome)
         if ticket.kept is not None:
@@ -316,10 +336,8 @@ class Gateway:
         last = outcome.attempts[-1] if outcome.attempts else None
         if last is None or last.usage is None or last.estimated or outcome.continued:
             return
-        self.learner.lengths.add(
-            *(last.row.target, last.usage, request.prompt_tokens, request.output_tokens),
-            *(request.effort, outcome.finish in ("stop", "tool_calls")),
-        )
+        whole = outcome.finish in ("stop", "tool_calls")
+        self.learner.count_tokens(last.row, last.usage, request, whole, time.monotonic())
 
     def judge(self, data: bytes, tenant: bytes) -> dict[str, Any]:
         """Learn from what a caller says of an answer: the body of `POST /v1/feedback`."""
@@ -402,7 +420,28 @@ class Gateway:
                 key: {"reason": why, "seconds_left": round(until - now, 1)}
                 for key, (until, why) in self.learner.cooling(now).items()
             },
+            "exploring": {
+                "requests": self.explorer.requests,
+                "tries": self.explorer.tries,
+                "usd": round(self.explorer.usd, 6),
+            },
             "ledger": {**self.ledger.status(), "unsettled": len(self._settling)},
             "background": {name: {"restarts": n} for name, n in self.restarts.items()},
             "uptime_seconds": round(now - self.started, 1),
         }
+
+
+def limits_of(limits: LimitsConfig) -> Limits:
+    """The bounds of a request, as the executor takes them."""
+    return Limits(
+        limits.attempts,
+        limits.connect_s,
+        limits.first_event_s,
+        limits.idle_s,
+        limits.total_s,
+        limits.retry_after_wait_s,
+        limits.continuation,
+        int(limits.event_mb * 1024 * 1024),
+        limits.strict_events,
+        limits.first_event_by_model,
+    )

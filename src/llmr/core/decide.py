@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from llmr.core.board import Board
 from llmr.core.catalogue import Model, Snapshot
+from llmr.core.exploring import by_draw
 from llmr.core.look import INFINITE, Look, Now, Policy
 from llmr.core.ranking import RANKED, Ranking, place, rank, rank_well
 from llmr.core.refusal import forbidden, no_key, nothing_passed, unknown_model
@@ -25,7 +26,8 @@ class Decision(Struct, frozen=True):
     """Rows to try, in order, and what they were chosen by.
 
     `chain` is what will be tried; `first` would be tried first if it were well; `ranking` is the
-    order by score, None for a pinned model.
+    order by score, None for a pinned model. `trying`: the first is tried to learn of it, and the
+    second is what would have been chosen.
     The rest are the inputs, from which the decision can be worked out again to the bit.
     """
 
@@ -37,6 +39,7 @@ class Decision(Struct, frozen=True):
     telemetry: Telemetry
     policy: Policy
     now: Now
+    trying: bool = False
 
     @property
     def model(self) -> Model:
@@ -99,7 +102,11 @@ def decide(
         first, chain = _auto_chain(look, ranking, board)
     else:
         first, chain = _named_chain(look)
-    return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now)
+    trying = False
+    if now.draw is not None and ranking is not None and not request.preferred:
+        drawn = by_draw(look, chain, now.draw)
+        trying, chain = drawn != chain[0], tuple(dict.fromkeys([drawn, *chain]))
+    return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now, trying)
 
 
 def _auto_chain(look: Look, ranking: Ranking, board: Board) -> tuple[int, tuple[int, ...]]:

@@ -92,7 +92,11 @@ def reason(decision: Decision) -> str:
         best = decision.snapshot.models[ranking.order[0]]
         why = look.resting(best)
         text += f"; {best.id} scores higher but " + (
-            f"is left alone ({why})" if why else "is not preferred"
+            f"is left alone ({why})"
+            if why
+            else "this one is tried to learn more of it"
+            if decision.trying
+            else "is not preferred"
         )
     elif rest:
         text += f", ahead of {rest[0]['model']} ({rest[0]['composite_score']:.3f})"

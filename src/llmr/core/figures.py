@@ -40,7 +40,8 @@ Loss = tuple[float, int]  # (−score + a constant, row)
 def figures(look: Look) -> list[Figures]:
     """Those of every row whose abilities, upstream and dates fit."""
     telemetry, effort = look.telemetry, look.request.effort
-    ttft, tpot = telemetry.ttft_s, telemetry.tpot_s
+    ttft = telemetry.ttft_s
+    tpot = telemetry.tpot_s if look.request.stream else telemetry.whole_tpot_s
     rows = _static(look)
     if effort is None:  # the first token comes as it does usually
         return [(ttft[row[-1]], tpot[row[-1]] * row[0], *row[1:]) for row in rows]
@@ -166,9 +167,11 @@ def thought_cap(request: Request) -> int:
 
 def _timed(look: Look, row: Static) -> Figures:
     index = row[-1]
-    ttft, tpot = look.telemetry.ttft_s[index], look.telemetry.tpot_s[index]
-    model, request = look.snapshot.models[index], look.request
-    first, _ = first_token_s(model, ttft, tpot, request.effort, thought_cap(request))
+    telemetry, model, request = look.telemetry, look.snapshot.models[index], look.request
+    ttft = telemetry.ttft_s[index]
+    tpot = (telemetry.tpot_s if request.stream else telemetry.whole_tpot_s)[index]
+    seen = telemetry.efforts.get((index, request.effort)) if request.effort else None
+    first, _ = first_token_s(model, ttft, tpot, request.effort, thought_cap(request), seen)
     return (first, tpot * row[0], *row[1:])
 
 

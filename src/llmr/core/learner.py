@@ -4,7 +4,8 @@ It publishes an immutable vector from time to time; readers hold one reference. 
 every call is O(1) but `publish`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -13,12 +14,15 @@ from llmr.core.allowance import Allowance
 from llmr.core.budget import RetryBudget
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.classify import Kind
+from llmr.core.estimates import Expected, Seen, recorded
 from llmr.core.health import Health
 from llmr.core.lengths import LengthBook
-from llmr.core.mean import Mean
+from llmr.core.request import Request
 from llmr.core.telemetry import Telemetry
 
 MOVES_KEPT = 64  # versions of the vector whose changes are known
+FADE_S = 600.0
+NOTICED = 0.002  # figures that changed by less stay as they are
 
 
 class Learner:
@@ -26,33 +30,83 @@ class Learner:
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self.draw = draw
-        self._ttft: dict[str, Mean] = {}
-        self._tpot: dict[str, Mean] = {}
-        self._count: dict[str, int] = {}
+        self.targets: dict[str, Seen] = {}
         self._health: dict[str, Health] = {}
         # Good outcomes of those that are well, by slot of the window: not yet in their state.
         self._tallies: dict[str, list[int]] = {}
         self._free_until: dict[str, float] = {}
         self._version = 0
-        self._seen: set[str] = set()  # targets observed since the last vector
-        self._published: tuple[Snapshot, dict[str, int], Telemetry] | None = None
+        self._fresh: set[str] = set()  # targets observed since the last vector
+        self.unsaved: set[str] = set()  # those that nobody has put away yet
+        self._live: set[str] = set()  # those whose last minutes still count
+        self._fades_at = 0.0  # when those are looked at again that only hours count of
+        self._published: tuple[Snapshot, dict[str, int], list[Expected], Telemetry] | None = None
         self.lengths = LengthBook()
         self.allowances: dict[str, Allowance] = {}
         self.budget = RetryBudget()
         self.changed = True
+        self.surprised = False  # something was far off what was expected
 
     # --- what was seen ---
 
-    def observe(self, model: Model, ttft_s: float | None, tpot_s: float | None) -> None:
-        """Of a whole answer: seconds to the first content token, seconds per token after it."""
-        target = model.target
+    def observe(
+        self,
+        model: Model,
+        ttft_s: float | None,
+        tpot_s: float | None,
+        now: float,
+        *,
+        effort: str | None = None,
+        whole: bool = False,
+    ) -> None:
+        """Of a whole answer: seconds to the first content token, seconds per token after it.
+
+        `effort`: what the request asked for; `whole`: it came in one piece, not as a stream.
+        """
+        seen = self._seen_of(model)
+        seen.outcomes.add(True, now)
         if ttft_s is not None and ttft_s > 0:
-            _add(self._ttft, target, ttft_s)
+            estimate, prior = seen.ttft, model.ttft_s.value
+            if effort is not None:
+                estimate, prior = seen.at_effort(model, effort, now)
+            self.surprised |= estimate.add(ttft_s, prior, now)
         if tpot_s is not None and tpot_s > 0:
-            _add(self._tpot, target, tpot_s)
-        self._count[target] = self._count.get(target, 0) + 1
-        self._seen.add(target)
+            rate = seen.whole_tpot if whole else seen.tpot
+            self.surprised |= rate.add(tpot_s, model.tpot_s.value, now)
+        seen.answers += 1
+
+    def waited(self, model: Model, seconds: float, now: float, effort: str | None) -> None:
+        """The first content had not come after so long, and nobody waited any longer."""
+        seen = self._seen_of(model)
+        estimate, prior = seen.ttft, model.ttft_s.value
+        if effort is not None:
+            estimate, prior = seen.at_effort(model, effort, now)
+        self.surprised |= estimate.add_above(max(seconds, 0.001), prior, now)
+
+    def count_tokens(
+        self, model: Model, usage: Mapping[str, Any], request: Request, whole: bool, now: float
+    ) -> None:
+        """Take the usage object of an answer; `whole`: it ended by itself."""
+        self.lengths.add(
+            *(model.target, usage, request.prompt_tokens, request.output_tokens),
+            *(request.effort, whole, now),
+        )
+        self.unsaved.add(model.target)
+
+    def restored(self, now: float) -> None:
+        """What was seen of targets was put back: all of it counts from now on."""
+        self._published, self.changed, self._fades_at = None, True, now
+        self.lengths.changed = True
+
+    def _seen_of(self, model: Model) -> Seen:
+        target = model.target
+        seen = self.targets.get(target)
+        if seen is None:
+            seen = self.targets[target] = Seen()
+        self._fresh.add(target)
+        self.unsaved.add(target)
         self.changed = True
+        return seen
 
     def well(self, model: Model, now: float) -> None:
         """A target gave a whole answer: it is well, and so is its account."""
@@ -78,6 +132,7 @@ class Learner:
         elif kind.cool == "free":
             self._fail(f"{model.upstream}:free", kind.name, now, hint_s, hard)
         elif kind.cool is not None:
+            self._seen_of(model).outcomes.add(False, now)
             self._fail(model.target, kind.name, now, hint_s, hard)
             # The account cools only when told so; its window tells whether it is failing.
             account = self._of(model.upstream)
@@ -150,56 +205,73 @@ class Learner:
 
     # --- publishing ---
 
-    def counted(self, snapshot: Snapshot) -> Snapshot:
+    def counted(self, snapshot: Snapshot, now: float) -> Snapshot:
         """The rows with what was counted of their answers; the same where that is nothing."""
         of = self.lengths.of
-        lengths = [of(row.target, row.lengths) for row in snapshot.models]
+        lengths = [of(row.target, row.lengths, now) for row in snapshot.models]
         pairs = zip(snapshot.models, lengths, strict=True)
         rows = tuple(row if now is row.lengths else replace(row, lengths=now) for row, now in pairs)
         return snapshot if rows == snapshot.models else replace(snapshot, models=rows)
 
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
-        """The vector for `snapshot` as of now: the one before, but for what was seen since."""
-        before, seen = self._published, self._seen
-        moved: tuple[int, ...] = ()
+        """The vector for `snapshot` as of now: the one before, but for what has changed since."""
+        before = self._published
         if before is None or before[0] is not snapshot:
             rows = {model.target: index for index, model in enumerate(snapshot.models)}
-            first = [self._expected(model) for model in snapshot.models]
-            ttft, tpot, slow = ([row[n] for row in first] for n in range(3))
+            found = [self._expected(model, now) for model in snapshot.models]
             moves: tuple[tuple[int, ...], ...] = ()
         else:
-            _, rows, last = before
-            ttft, tpot, slow = list(last.ttft_s), list(last.tpot_s), list(last.slow_s)
-            moved = tuple(rows[target] for target in seen if target in rows)
-            for index in moved:
-                ttft[index], tpot[index], slow[index] = self._expected(snapshot.models[index])
-            moves = (*last.moves[-MOVES_KEPT:], moved)
+            _, rows, found, last = before
+            found, moved = list(found), []
+            for target in self._looked_at(now):
+                index = rows.get(target)
+                if index is not None:
+                    one = self._expected(snapshot.models[index], now)
+                    if _differs(one, found[index]):
+                        found[index] = one
+                        moved.append(index)
+            moves = (*last.moves[-MOVES_KEPT:], tuple(moved))
+        self._live = {t for t in self._looked_at(now) if self._counts_still(t, now)}
+        if now >= self._fades_at:
+            self._fades_at = now + FADE_S
+        self._fresh = set()
         self._version += 1
-        self._seen = set()
-        self.changed = False
-        cooling = self.cooling(now)
-        found = Telemetry(
-            self._version, tuple(ttft), tuple(tpot), tuple(slow), dict(self._count), cooling, moves
+        self.changed, self.surprised = bool(self._live), False
+        result = Telemetry(
+            self._version,
+            tuple([one.ttft_s for one in found]),
+            tuple([one.tpot_s for one in found]),
+            tuple([one.slow_s for one in found]),
+            {target: seen.answers for target, seen in self.targets.items() if seen.answers},
+            self.cooling(now),
+            moves,
+            tuple([one.whole_tpot_s for one in found]),
+            tuple([one.doubt for one in found]),
+            {(i, e): s for i, one in enumerate(found) if one.efforts for e, s in one.efforts},
         )
-        self._published = snapshot, rows, found
-        return found
+        self._published = snapshot, rows, found, result
+        return result
 
-    def _expected(self, model: Model) -> tuple[float, float, float]:
-        """(first token, each after it, a late first token) in seconds."""
-        first, rate = self._ttft.get(model.target), self._tpot.get(model.target)
-        middle, late = (first or _NOTHING).blend(model.ttft_s.value)
-        return (
-            middle if first else model.ttft_s.value,
-            rate.blend(model.tpot_s.value)[0] if rate else model.tpot_s.value,
-            late,
-        )
+    def _expected(self, model: Model, now: float) -> Expected:
+        seen = self.targets.get(model.target)
+        return recorded(model) if seen is None else seen.expected(model, now)
+
+    def due(self, now: float) -> bool:
+        """Whether a new vector would differ from the last."""
+        return self.changed or now >= self._fades_at
+
+    def _looked_at(self, now: float) -> set[str]:
+        """Targets whose expectations may have changed; from time to time all that were seen."""
+        return set(self.targets) if now >= self._fades_at else self._fresh | self._live
+
+    def _counts_still(self, target: str, now: float) -> bool:
+        seen = self.targets.get(target)
+        return seen is not None and seen.counts_still(now)
 
 
-_NOTHING = Mean()
-
-
-def _add(means: dict[str, Mean], target: str, value: float) -> None:
-    mean = means.get(target)
-    if mean is None:
-        mean = means[target] = Mean()
-    mean.add(value)
+def _differs(one: Expected, other: Expected) -> bool:
+    """Whether expectations are so far apart that anybody could notice."""
+    if one.efforts != other.efforts:
+        return True
+    pairs = zip(one.figures, other.figures, strict=True)
+    return any(abs(a - b) > NOTICED * b for a, b in pairs)

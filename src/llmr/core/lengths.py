@@ -7,12 +7,12 @@ is known of its family, as far as enough was seen.
 
 import re
 from collections.abc import Mapping
-from math import log
+from math import exp, log
 from typing import Any
 
 from msgspec import Struct
 
-from llmr.core.mean import LATE, Mean
+from llmr.core.mean import LATE, SLOW, Mean
 
 # A late prompt or answer is the one in twenty: so many times the expected one. The first is the
 # spread of bytes over tokens, measured over kinds of text and tokenizers, the second that of
@@ -85,20 +85,33 @@ LEAST_LATE = 1.05  # however steady a model is, nobody knows the next prompt
 LEAST_ANSWER, MOST_ANSWER = 0.25, 4.0
 MOST_THOUGHT = 16_384
 MOVED = 0.05  # in logarithms
+PRIOR_WEIGHT = 20.0  # answers
 PROMPT_SPREAD, ANSWER_SPREAD = log(PROMPT_LATE) / LATE, log(ANSWER_LATE) / LATE
 
 
-class _Seen(Struct):
-    prompt: Mean
-    answer: Mean
-    thought: dict[str, Mean]
+class Counted:
+    """What was counted of the answers of one target."""
+
+    __slots__ = ("answer", "prompt", "thought")
+
+    def __init__(self) -> None:
+        self.prompt = Mean(*SLOW)
+        self.answer = Mean(*SLOW)
+        self.thought: dict[str, Mean] = {}
+
+    def of_effort(self, effort: str) -> Mean:
+        """The mean of the tokens thought at an effort."""
+        found = self.thought.get(effort)
+        if found is None:
+            found = self.thought[effort] = Mean(*SLOW)
+        return found
 
 
 class LengthBook:
     """What was counted of the answers of each target, bounded by the rows of the catalogue."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Seen] = {}
+        self.targets: dict[str, Counted] = {}
         self.changed = False
 
     def add(
@@ -109,54 +122,52 @@ class LengthBook:
         answer_tokens: int,
         effort: str | None,
         whole: bool,
+        now: float,
     ) -> None:
         """Take a usage object, against what was estimated for every model alike.
 
         `whole`: the answer ended by itself, and was not cut short by a limit.
         """
-        seen = self._seen.get(target)
+        seen = self.targets.get(target)
         if seen is None:
-            seen = self._seen[target] = _Seen(Mean(), Mean(), {})
+            seen = self.targets[target] = Counted()
         if prompt := _count(usage, "prompt_tokens"):
-            seen.prompt.add(prompt / prompt_tokens)
+            seen.prompt.add(log(prompt / prompt_tokens), now)
         completion = _count(usage, "completion_tokens")
         thought = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
         if whole and completion > thought:
-            seen.answer.add((completion - thought) / answer_tokens)
+            seen.answer.add(log((completion - thought) / answer_tokens), now)
         if whole and (thought or effort):
             # Below one the logarithm would say more than there is to say: no thought is one token.
-            seen.thought.setdefault(effort or "", Mean()).add(max(thought, 1))
+            seen.of_effort(effort or "").add(log(max(thought, 1)), now)
         self.changed = True
 
-    def of(self, target: str, known: Lengths) -> Lengths:
+    def of(self, target: str, known: Lengths, now: float) -> Lengths:
         """The factors of a target, from what is known of its family and what was seen."""
-        seen = self._seen.get(target)
+        seen = self.targets.get(target)
         if seen is None:
             return known
-        prompt, late = seen.prompt.blend(known.family, PROMPT_SPREAD)
-        answer, long = seen.answer.blend(1.0, ANSWER_SPREAD)
+        prompt, late = _blend(seen.prompt, known.family, PROMPT_SPREAD, now)
+        answer, long = _blend(seen.answer, 1.0, ANSWER_SPREAD, now)
         return Lengths(
             prompt=prompt,
             prompt_late=max(late / prompt, LEAST_LATE),
             answer=min(max(answer, LEAST_ANSWER), MOST_ANSWER),
             answer_late=max(long / answer, LEAST_LATE),
-            thought=tuple(
-                (
-                    effort,
-                    min(
-                        mean.blend(max(EFFORT_TOKENS.get(effort, USUAL_THOUGHT), 1))[0],
-                        MOST_THOUGHT,
-                    ),
-                )
-                for effort, mean in sorted(seen.thought.items())
-            ),
+            thought=tuple((e, _tokens(e, mean, now)) for e, mean in sorted(seen.thought.items())),
             family=known.family,
         )
 
 
-def _tokens(effort: str, seen: Mean) -> float:
+def _blend(seen: Mean, prior: float, spread: float, now: float) -> tuple[float, float]:
+    """(the mean, what one in twenty exceeds)."""
+    middle, spread, _ = seen.over(log(prior), spread, now, PRIOR_WEIGHT)
+    return exp(middle), exp(middle + LATE * spread)
+
+
+def _tokens(effort: str, seen: Mean, now: float) -> float:
     prior = EFFORT_TOKENS.get(effort, USUAL_THOUGHT)
-    return min(seen.blend(max(prior, 1))[0], MOST_THOUGHT)
+    return min(_blend(seen, max(prior, 1), PROMPT_SPREAD, now)[0], MOST_THOUGHT)
 
 
 def differs(now: Lengths, before: Lengths) -> bool:

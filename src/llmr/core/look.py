@@ -36,10 +36,14 @@ class Policy(Struct, frozen=True):
 
 
 class Now(Struct, frozen=True):
-    """The instant of a decision: monotonic seconds for health, UTC for prices by the hour."""
+    """The instant of a decision: monotonic seconds for health, UTC for prices by the hour.
+
+    `draw`, in 0..1, is the luck of a request that may try another than the best; None: it may not.
+    """
 
     monotonic: float
     wall: float
+    draw: float | None = None
 
     def utc(self) -> tuple[int, int, str]:
         """(HHMM, weekday with Monday = 0, ISO date)."""
@@ -117,9 +121,10 @@ class Look:
         return terms(
             self.snapshot.models[index],
             telemetry.ttft_s[index],
-            telemetry.tpot_s[index],
+            (telemetry.tpot_s if self.request.stream else telemetry.whole_tpot_s)[index],
             self.rates[index],
             self.request,
+            telemetry.efforts.get((index, self.request.effort)) if self.request.effort else None,
         )
 
     def worst(self, index: int, more: int = 0) -> Worst | None:

@@ -55,12 +55,22 @@ def thinking(model: Model, effort: str | None, most: float) -> tuple[float, floa
 
 
 def first_token_s(
-    model: Model, ttft_s: float, tpot_s: float, effort: str | None, most: float
+    model: Model,
+    ttft_s: float,
+    tpot_s: float,
+    effort: str | None,
+    most: float,
+    seen_s: float | None = None,
 ) -> tuple[float, float]:
-    """(seconds to the first content token, tokens thought before it)."""
+    """(seconds to the first content token, tokens thought before it).
+
+    `seen_s`: what was measured at this effort, where something was.
+    """
     if effort is None:
         return ttft_s, min(usual_thinking(model), most)
     thought, change = thinking(model, effort, most)
+    if seen_s is not None:
+        return seen_s, thought
     return max(ttft_s + change * tpot_s, LEAST_SHARE * ttft_s), thought
 
 
@@ -99,14 +109,16 @@ def terms(
     tpot_s: float,
     rates: tuple[float, float, float] | None,
     request: Request,
+    seen_s: float | None = None,
 ) -> Terms:
     """The terms of `request` on `model`.
 
-    `rates` are USD per prompt token, per output token and per request.
+    `rates` are USD per prompt token, per output token and per request; `seen_s` the first-token
+    time that was measured at the effort asked for.
     """
     output = request.output_tokens * answer_factor(model, request)
     most = math.inf if request.max_tokens is None else request.max_tokens
-    first, thought = first_token_s(model, ttft_s, tpot_s, request.effort, most)
+    first, thought = first_token_s(model, ttft_s, tpot_s, request.effort, most, seen_s)
     tail = output * tpot_s
     felt = first + (STREAM_TAIL * tail if request.stream else tail)
     latency_score = 1.0 - math.log(felt / LATENCY_FLOOR_S) / LATENCY_SPAN

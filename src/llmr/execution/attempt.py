@@ -98,6 +98,7 @@ class Trial(Struct, eq=False):
         if not self._over:
             self._end()
             self._write_down()
+            self._waited_in_vain()
 
     def pause(self) -> None:
         """The caller is behind: read no more for now."""
@@ -132,7 +133,7 @@ class Trial(Struct, eq=False):
             # A whole answer shows nothing before its end: it gets the time to write all it may.
             most = request.max_tokens or self.model.max_output or LONG_ANSWER_TOKENS
             most = min(most, LONG_ANSWER_TOKENS) * request.choices
-            wait += 2.0 * most * telemetry.tpot_s[index]
+            wait += 2.0 * most * telemetry.whole_tpot_s[index]
         if given is None:
             wait = min(wait, SHARE * (deadline - self._started))
         return min(self._started + wait, deadline)
@@ -157,6 +158,7 @@ class Trial(Struct, eq=False):
         elif self._streamed is not None and self._streamed.finished:
             self._guarded(self._stream_ended)
         else:
+            self._waited_in_vain()
             self._finish(self._timeout(now))
 
     def _timeout(self, now: float) -> Failure:
@@ -165,6 +167,14 @@ class Trial(Struct, eq=False):
         if own and now >= self._call.deadline:
             return Failure(classify.DEADLINE, "the answer was not whole within the deadline")
         return Failure(classify.TIMEOUT, self._timeout_text())
+
+    def _waited_in_vain(self) -> None:
+        """Nobody waits any longer: how long it took without a first token tells something."""
+        began = self._streamed is not None and self._streamed.answer_began is not None
+        if self._call.stream and not began and self._bad is None and not self._paused:
+            now = self._delivery.loop.time()
+            effort = self._call.decision.request.effort
+            self._learner.waited(self.model, now - self._started, now, effort)
 
     def _timeout_text(self) -> str:
         if self._delivery.outcome.committed:
@@ -323,7 +333,8 @@ class Trial(Struct, eq=False):
         streamed.end(now)
         if streamed.answer_began is not None:
             first, rate = streamed.observed(now)
-            self._learner.observe(self.model, first, rate)
+            effort = self._call.decision.request.effort
+            self._learner.observe(self.model, first, rate, now, effort=effort)
         if self._line is not None:
             self._line.leave(REST_S)  # or the connection could not be used again
         self._finish(None)
@@ -333,9 +344,11 @@ class Trial(Struct, eq=False):
         usage = self._delivery.outcome.usage
         tokens = usage.get("completion_tokens") if usage else None
         if isinstance(tokens, int) and tokens > 8:
-            first = self._call.decision.telemetry.ttft_s[self.index]
-            took = self._delivery.loop.time() - self._started - first
-            self._learner.observe(self.model, None, took / tokens if took > 0 else None)
+            first = self._call.decision.expected_s(self.index)
+            now = self._delivery.loop.time()
+            took = now - self._started - first
+            rate = took / tokens if took > 0 else None
+            self._learner.observe(self.model, None, rate, now, whole=True)
 
     # --- the end ---
 

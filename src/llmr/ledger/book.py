@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 from llmr.errors import ConfigError
 from llmr.ledger.sheet import Key, Line
@@ -28,7 +29,13 @@ MIGRATIONS = (
         PRIMARY KEY (day, tenant, tag, upstream, model, source)
     ) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE learned (
+        kind TEXT NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID
+    """,
 )
+NOTHING_LEARNED: Mapping[tuple[str, str], bytes] = MappingProxyType({})
 _SUMS = [name for name in Line.__struct_fields__ if name != "usd"]
 _COLUMNS = [*Key._fields, *_SUMS, "usd"]
 _ADD = (
@@ -110,16 +117,28 @@ def _usd_sum(one: str, other: str) -> str:
     return format(Decimal(one) + Decimal(other), "f")
 
 
-def write(book: sqlite3.Connection, lines: Mapping[Key, Line]) -> None:
-    """Add lines to those in the file: all of them or, where it raises, none."""
+def write(
+    book: sqlite3.Connection,
+    lines: Mapping[Key, Line],
+    learned: Mapping[tuple[str, str], bytes] = NOTHING_LEARNED,
+) -> None:
+    """Add lines to those in the file, and put what was learned: all or, where it raises, none."""
     book.execute("BEGIN IMMEDIATE")
     try:
         book.executemany(_ADD, (_values(key, line) for key, line in lines.items()))
+        rows = ((kind, name, data) for (kind, name), data in learned.items())
+        book.executemany("INSERT OR REPLACE INTO learned VALUES (?, ?, ?)", rows)
         book.execute("COMMIT")
     except BaseException:
         if book.in_transaction:
             book.execute("ROLLBACK")
         raise
+
+
+def read_learned(book: sqlite3.Connection) -> list[tuple[str, str, bytes]]:
+    """(kind, name, data) of all that was learned."""
+    found = book.execute("SELECT kind, name, data FROM learned").fetchall()
+    return [row for row in found if isinstance(row[2], bytes)]
 
 
 def _values(key: Key, line: Line) -> tuple[str | int, ...]:

@@ -7,11 +7,11 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmr.ledger.book import open_book, write
+from llmr.ledger.book import open_book, read_learned, write
 from llmr.ledger.sheet import Key, Line, Sheet, day_of, lines_of
 from llmr.observe.record import Record, Sent
 
@@ -32,6 +32,7 @@ class Ledger:
         self.pending: Pending | None = None
         self._wall = wall
         self._sheet = Sheet()
+        self._learned: dict[tuple[str, str], bytes] = {}
         self._lock = threading.Lock()
         self._book: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
@@ -76,6 +77,20 @@ class Ledger:
         with self._lock:
             self._sheet.add(key, line)
 
+    def keep(self, learned: Mapping[tuple[str, str], bytes]) -> None:
+        """Put what was learned into the file with the next lines; the newest of a name counts."""
+        if self.path is not None:
+            with self._lock:
+                self._learned.update(learned)
+
+    def kept(self) -> list[tuple[str, str, bytes]]:
+        """(kind, name, data) of what was learned before; nothing where it cannot be read."""
+        try:
+            return [] if self._book is None else read_learned(self._book)
+        except sqlite3.Error as error:
+            self._failed(error)
+            return []
+
     def unwritten(self) -> dict[Key, Line]:
         """The lines that are not in the file yet; they are taken out."""
         with self._lock:
@@ -105,17 +120,20 @@ class Ledger:
     def flush(self) -> None:
         """Write what is there; where that fails, keep it."""
         lines = self.unwritten()
-        if not lines:
+        with self._lock:
+            learned, self._learned = self._learned, {}
+        if not lines and not learned:
             return
         try:
             if self._book is None:
                 self._open()
             if self._book is None:
                 raise sqlite3.OperationalError(self.error or "it is not open")
-            write(self._book, lines)
+            write(self._book, lines, learned)
         except sqlite3.Error as error:
             with self._lock:
                 self._sheet.put_back(lines)
+                self._learned = {**learned, **self._learned}
             self._failed(error)
             if not isinstance(error, sqlite3.OperationalError) and self._book is not None:
                 self._book.close()  # damaged under way: the next look sets it aside

@@ -77,6 +77,8 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
     gateway.decisions, gateway.window = before.decisions, before.window
     gateway.recorder, gateway.hops = before.recorder, before.hops
     gateway.feedback, gateway.ledger = before.feedback, before.ledger
+    if old.routing.explore == new.routing.explore:
+        gateway.explorer = before.explorer
     if (old.cache, old.redis, old.routing, old.upstreams) == (
         *(new.cache, new.redis, new.routing, new.upstreams),
     ):

@@ -7,7 +7,7 @@ kind and one of its own on each; what was said of one kind moves the others by a
 it. What is older than a month counts half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmr.core.quality.ability import EVEN, Skill
 
@@ -46,6 +46,7 @@ class Feedback:
     def __init__(self) -> None:
         self._models: dict[str, dict[int, _Sum]] = {}  # the one last spoken of at the end
         self.changed = False
+        self.unsaved: set[str] = set()  # targets that nobody has put away yet
 
     def add(
         self,
@@ -87,6 +88,7 @@ class Feedback:
             if share > 0.0:
                 cells.setdefault(kind, _Sum()).add(share * miss, share * told, now)
         self.changed = True
+        self.unsaved.add(target)
 
     def shift(self, target: str, now: float) -> Skill | None:
         """What to add to the skill of a model; None where nobody said anything of it."""
@@ -108,6 +110,20 @@ class Feedback:
                 apart = (cell.miss - cell.told * common) / (cell.told + 1.0 / APART)
                 by_kind[kind] = _bounded(overall + apart) - overall
         return overall, tuple(by_kind)
+
+    def state(self, target: str) -> dict[int, tuple[float, float, float]]:
+        """What was said of a model, as plain numbers: (miss, weight, instant) by kind."""
+        cells = self._models.get(target, {})
+        return {kind: (cell.miss, cell.told, cell.at) for kind, cell in cells.items()}
+
+    def restore(self, target: str, state: Mapping[int, Sequence[float]], now: float) -> None:
+        """Take up what `state` gave; kinds that are none are left out."""
+        cells = self._models[target] = {}
+        for kind, (miss, told, at) in state.items():
+            if kind == UNREAD or 0 <= kind < len(EVEN):
+                cells[kind] = cell = _Sum()
+                cell.miss, cell.told, cell.at = miss, max(told, 0.0), min(at, now)
+        self.changed = True
 
     @property
     def targets(self) -> list[str]:
