@@ -63,6 +63,7 @@ soak: $(DEV_STAMP)  ## many random schedules of faults, in virtual time: whether
 
 simulate: $(DEV_STAMP)  ## regret of the choices in a simulated world, beside other ways to choose
 	@$(BIN)/python -m simulation
+	@$(BIN)/python -m simulation.conversations
 
 soak-money: $(DEV_STAMP)  ## ten thousand mixed calls each: the ledger is the invoice, ceilings hold
 	@CALLS=10000 $(BIN)/python -m pytest -q -s tests/test_money.py tests/test_ceilings.py

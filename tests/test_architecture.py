@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"core", "errors", "observe", "upstreams"},
     "learned": {"core"},
     "own": {"config", "core"},
+    "sessions": {"core"},
     "shelf": set(),
     "source": {"bundle", "config", "core", "own", "shelf", "upstreams"},
     "refresh": {"core", "source"},
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "opinion",
             "outbox",
         ),
-        *("refresh", "source", "ticket", "upstreams"),
+        *("refresh", "sessions", "source", "ticket", "upstreams"),
     },
     "answering": {
         "accounting",

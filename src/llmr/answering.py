@@ -19,6 +19,7 @@ from llmr.cache.memory import Entry
 from llmr.cache.rules import NO_RULES, CacheRules, cache_rules, storable
 from llmr.calls import call_for, include_usage
 from llmr.core.body import Body
+from llmr.core.conversation import HEADER, LONGEST_ID
 from llmr.core.forms import events
 from llmr.core.request import Request
 from llmr.errors import ApiError, error_event, internal
@@ -65,10 +66,16 @@ class Answering(Struct, eq=False):
     def _start(self, data: bytes, headers: Mapping[str, str]) -> None:
         gateway, ticket = self._gateway, self._ticket
         ticket.headers = gateway.hops.onward(headers)
+        if (
+            (session := headers.get(HEADER, ""))
+            and session.isascii()
+            and len(session) <= LONGEST_ID
+        ):
+            ticket.headers = (*ticket.headers, (HEADER.encode(), session.encode()))
         ticket.tag = tag_of(headers)
         body = Body(data)
         request = self._request = gateway.request(body, headers, ticket.surface)
-        ticket.decision = gateway.choose(request)
+        ticket.decision = gateway.choose(request, ticket.tenant)
         ticket.decided = time.monotonic()
         ticket.kept = gateway.decisions.add(ticket.decision, ticket.tenant)
         rules = cache_rules(headers.get("cache-control"))

@@ -31,6 +31,7 @@ from llmr.core.lengths import differs
 from llmr.core.quality.feedback import Feedback
 from llmr.core.request import Request, normalised, parse, task_of
 from llmr.errors import ApiError
+from llmr.execution.billing import tokens_in
 from llmr.execution.executor import Executor
 from llmr.execution.types import HEADERS, Limits, Outcome
 from llmr.ledger.book import place
@@ -43,6 +44,7 @@ from llmr.observe.window import Window
 from llmr.opinion import corrected, learn, opinion_in
 from llmr.outbox import Outbox
 from llmr.refresh import Refresh
+from llmr.sessions import Sessions
 from llmr.source import Source
 from llmr.ticket import Ticket
 from llmr.upstreams.http import Origin
@@ -95,6 +97,7 @@ class Gateway:
         self._rows = self.snapshot  # without what feedback says of them
         self._corrects_at = self._published_at = self._saves_at = 0.0
         self.feedback = Feedback()
+        self.sessions = Sessions()
         self._board = Board()
         self._reader = bundle.reader() if config.routing.quality == "prompt" else None
         self.telemetry = self.learner.publish(self.snapshot, time.monotonic())
@@ -261,12 +264,23 @@ class Gateway:
         now = Now(time.monotonic(), time.time())
         return decide(request, self.snapshot, self.telemetry, self.policy, now, self._board)
 
-    def choose(self, request: Request) -> Decision:
-        """The decision for a request that will be sent: now and then not the best is tried."""
-        if request.mode != "auto" or not self.explorer.may(time.monotonic()):
+    def choose(self, request: Request, tenant: bytes) -> Decision:
+        """The decision for a request that will be sent.
+
+        A conversation stays where it is unless moving pays; of others, now and then not the best
+        is tried.
+        """
+        if request.mode != "auto":
             return self.decide(request)
-        now = Now(time.monotonic(), time.time(), self.learner.draw())
-        found = decide(request, self.snapshot, self.telemetry, self.policy, now, self._board)
+        monotonic = time.monotonic()
+        stay = None
+        if request.continues:
+            stay = self.sessions.find(tenant + request.session, monotonic)
+        draw = None
+        if stay is None and self.explorer.may(monotonic):
+            draw = self.learner.draw()
+        now = Now(monotonic, time.time(), draw)
+        found = decide(request, self.snapshot, self.telemetry, self.policy, now, self._board, stay)
         if found.trying:
             tried, best = (found.look().terms(i).cost_usd or 0.0 for i in found.chain[:2])
             self.explorer.tried(tried - best)
@@ -326,15 +340,21 @@ class Gateway:
         if self.learner.surprised and now >= self._published_at + SOON_S:
             self._publish_telemetry(now)
         if error is None and outcome is not None and request is not None and ticket.accounts:
-            self._count(request, outcome)
+            self._count(request, outcome, ticket.tenant)
         if ticket.kept is not None:
             ticket.kept.record = record
             ticket.kept.attempts = outcome.attempts if outcome is not None else ()
 
-    def _count(self, request: Request, outcome: Outcome) -> None:
-        """Learn how many tokens the model counted and wrote."""
+    def _count(self, request: Request, outcome: Outcome, tenant: bytes) -> None:
+        """Learn how many tokens the model counted and wrote, and that it has the conversation."""
         last = outcome.attempts[-1] if outcome.attempts else None
-        if last is None or last.usage is None or last.estimated or outcome.continued:
+        if last is None:
+            return
+        if request.session:
+            usage = last.usage or {}
+            tokens = sum(tokens_in(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+            self.sessions.note(tenant + request.session, last.row, tokens, time.monotonic())
+        if last.usage is None or last.estimated or outcome.continued:
             return
         whole = outcome.finish in ("stop", "tool_calls")
         self.learner.count_tokens(last.row, last.usage, request, whole, time.monotonic())

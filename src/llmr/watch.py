@@ -67,7 +67,12 @@ class _Queue:
                 self._timer = self.loop.call_at(wait.until, self._look)
                 return
             del self._waiting[wait]
-            wait.call()
+            try:
+                wait.call()
+            except Exception as error:
+                # As the loop does with a timer of its own; the others still wait.
+                context = {"message": "a timer's callback failed", "exception": error}
+                self.loop.call_exception_handler(context)
 
 
 class _Wait:

@@ -15,6 +15,7 @@ from llmr.core.look import INFINITE, Look, Now, Policy
 from llmr.core.ranking import RANKED, Ranking, place, rank, rank_well
 from llmr.core.refusal import forbidden, no_key, nothing_passed, unknown_model
 from llmr.core.request import Request
+from llmr.core.staying import Stay, staying
 from llmr.core.telemetry import Telemetry
 
 ORDERS_KEPT = 512
@@ -27,7 +28,7 @@ class Decision(Struct, frozen=True):
 
     `chain` is what will be tried; `first` would be tried first if it were well; `ranking` is the
     order by score, None for a pinned model. `trying`: the first is tried to learn of it, and the
-    second is what would have been chosen.
+    second is what would have been chosen. `stay`: where the conversation was answered last.
     The rest are the inputs, from which the decision can be worked out again to the bit.
     """
 
@@ -40,6 +41,7 @@ class Decision(Struct, frozen=True):
     policy: Policy
     now: Now
     trying: bool = False
+    stay: Stay | None = None
 
     @property
     def model(self) -> Model:
@@ -87,8 +89,11 @@ def decide(
     policy: Policy,
     now: Now,
     board: Board | None = None,
+    stay: Stay | None = None,
 ) -> Decision:
     """The models to try for `request`, best first. A `board` makes it quick, and changes nothing.
+
+    `stay`: where the conversation was answered last.
 
     Raises an `ApiError` that says which name, filter or key is in the way where none can be tried.
     """
@@ -103,10 +108,14 @@ def decide(
     else:
         first, chain = _named_chain(look)
     trying = False
-    if now.draw is not None and ranking is not None and not request.preferred:
+    if stay is not None and ranking is not None and not request.preferred:
+        held = staying(look, chain, stay)
+        if held is not None:
+            chain = tuple(dict.fromkeys([held, *chain]))
+    elif now.draw is not None and ranking is not None and not request.preferred:
         drawn = by_draw(look, chain, now.draw)
         trying, chain = drawn != chain[0], tuple(dict.fromkeys([drawn, *chain]))
-    return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now, trying)
+    return Decision(chain, first, ranking, request, snapshot, telemetry, policy, now, trying, stay)
 
 
 def _auto_chain(look: Look, ranking: Ranking, board: Board) -> tuple[int, tuple[int, ...]]:

@@ -96,6 +96,8 @@ def reason(decision: Decision) -> str:
             if why
             else "this one is tried to learn more of it"
             if decision.trying
+            else "the conversation stays where it is"
+            if decision.stay is not None and decision.stay.target == model.target
             else "is not preferred"
         )
     elif rest:

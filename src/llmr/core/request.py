@@ -12,6 +12,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from llmr.core import capability
 from llmr.core.body import Body
+from llmr.core.boundless import bounded
+from llmr.core.conversation import families_in, session_of
 from llmr.core.quality.curve import Curve
 from llmr.core.quality.task import Task, task_of_turns
 from llmr.errors import bad_request
@@ -39,12 +41,11 @@ DEFAULT_OUTPUT_TOKENS = 300
 MOST_TOKENS, MOST_CHOICES = 10**9, 128
 IMAGE_TOKENS = 800  # between the cheapest and the dearest rule of the large providers
 FREE_CHOICE = (b'"auto"', b'"none"', b"null")
-AT_A_PRICE, NOTHING = ("plugins", "web_search_options"), (b"null", b"[]")
-CALLERS_TOOLS = ("function", "custom", "text")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 Reader = Callable[[Task], Curve]
+NOBODY: frozenset[str] = frozenset()
 
 
 class Request(Struct, frozen=True):
@@ -54,6 +55,8 @@ class Request(Struct, frozen=True):
     the estimate is good. `weights` are (latency, cost, quality) and add up to 1. `curve` is what
     its prompt makes of the skill of a model, None where it was not read. `writes_cache`: it asks
     for the prompt to be cached, which may cost more than reading it; looked at under a ceiling.
+    `session` is a digest of the conversation, which it may go on with (`continues`); `thinkers` are
+    the authors of the models whose thoughts it carries.
     """
 
     mode: str
@@ -74,6 +77,9 @@ class Request(Struct, frozen=True):
     choices: int = 1
     curve: Curve | None = None
     writes_cache: bool = False
+    session: bytes = b""
+    continues: bool = False
+    thinkers: frozenset[str] = NOBODY
 
 
 class _Part(Struct):
@@ -87,6 +93,7 @@ class Message(Struct):
     role: str
     content: str | list[_Part] | None = None
     tool_calls: Raw | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
 
 
 class _Format(Struct):
@@ -246,8 +253,30 @@ def parse(
         read.stream or False,
         choices,
         curve,
-        wishes.max_cost_usd is not None and _bounded(body, models, read.tools or ()),
+        wishes.max_cost_usd is not None and bounded(body, models, read.tools or ()),
+        *(_session(body, read.messages or (), headers) if mode == "auto" else (b"", False)),
+        _thinkers(read.messages or ()) if mode != "pinned" else NOBODY,
     )
+
+
+def _session(
+    body: Body, messages: Sequence[Message], headers: Mapping[str, str]
+) -> tuple[bytes, bool]:
+    opening = []
+    for message in messages[:4]:
+        opening.append((message.role, "".join(_said(message.content))))
+        if message.role == "user":
+            break
+    session, named = session_of(body, opening, headers)
+    return session, named or any(message.role == "assistant" for message in messages)
+
+
+def _thinkers(messages: Sequence[Message]) -> frozenset[str]:
+    found = NOBODY
+    for message in messages:
+        if message.reasoning_details is not UNSET:
+            found |= families_in(bytes(message.reasoning_details))
+    return found
 
 
 def _binding(provider: _Provider | None, headers: Mapping[str, str]) -> int:
@@ -266,28 +295,6 @@ def _binding(provider: _Provider | None, headers: Mapping[str, str]) -> int:
             raise bad_request("unknown_region", text, "x-llmr-region")
         needs |= capability.REGIONS[region.lower()]
     return needs
-
-
-def _bounded(body: Body, models: Sequence[str], tools: Sequence[Raw]) -> bool:
-    """Whether the request writes the prompt cache; a 400 where no ceiling can bound its cost."""
-    if (
-        any(name.endswith(":online") for name in models)
-        or any(bytes(body.fields.get(key, b"null")) not in NOTHING for key in AT_A_PRICE)
-        or any(_kind_of(tool) not in CALLERS_TOOLS for tool in tools)
-    ):
-        text = (
-            "'max_cost_usd' cannot bound plugins, web search or tools that the provider runs: what "
-            "they cost is known afterwards only. Leave one or the other out."
-        )
-        raise bad_request("no_candidates", text, "max_cost_usd")
-    return b'"cache_control"' in body.data or b'"prompt_cache_breakpoint"' in body.data
-
-
-def _kind_of(tool: Raw) -> str:
-    try:
-        return msgspec.json.decode(tool, type=_Format).type
-    except msgspec.DecodeError:
-        return "function"  # whatever it is, it is for the upstream to refuse
 
 
 def _read(body: Body) -> _Fields:

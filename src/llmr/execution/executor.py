@@ -320,7 +320,7 @@ class Run(Struct, eq=False):
         if self._purse is not None:
             tokens = self._purse.take(index, 0 if splice is None else splice.prompt_tokens)
         prefill = None if splice is None else splice.prefill
-        pieces, record.added = body_for(call, model.upstream, tokens, prefill)
+        pieces, record.added = body_for(call, model, tokens, prefill)
         trial = self._trial = Trial(
             call,
             delivery,

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from llmr.core.body import Body, Pieces
+from llmr.core.catalogue import Model
 from llmr.core.request import REMOVED
 from llmr.execution.types import Call
 
@@ -12,15 +13,17 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def body_for(
-    call: Call, upstream: str, max_tokens: int | None = None, delivered: str | None = None
+    call: Call, model: Model, max_tokens: int | None = None, delivered: str | None = None
 ) -> tuple[Pieces, str | None]:
     """(pieces, what was added in words) of a send, cut where the model name belongs.
 
     `max_tokens`: what the answer is to be held to. `delivered`: the beginning of the answer, to be
     gone on from.
     """
-    asks = call.asking is not None and upstream != "openrouter"
-    if max_tokens is None and delivered is None:
+    asks = call.asking is not None and model.upstream != "openrouter"
+    thinkers = call.decision.request.thinkers
+    foreign = bool(thinkers) and not thinkers <= {model.id.lstrip("~").split("/", 1)[0]}
+    if max_tokens is None and delivered is None and not foreign:
         if asks and call.asking is not None:
             return call.asking, "stream_options.include_usage"
         return call.pieces, None
@@ -28,8 +31,12 @@ def body_for(
     put: dict[str, bytes | None] = {"model": None}
     told = []
     if delivered is not None:
-        put["messages"] = _going_on(body, delivered)
+        put["messages"] = _going_on(bytes(body.fields["messages"]), delivered)
         told.append("assistant prefill")
+    if foreign:
+        # Signed thoughts of another family are refused; without them the text still stands.
+        put["messages"] = _without_thoughts(put.get("messages") or bytes(body.fields["messages"]))
+        told.append("without reasoning_details")
     if asks:
         put["stream_options"] = with_usage(body)
         told.append("stream_options.include_usage")
@@ -48,7 +55,15 @@ def with_usage(body: Body) -> bytes:
     return msgspec.json.encode({**options, "include_usage": True})
 
 
-def _going_on(body: Body, delivered: str) -> bytes:
+def _without_thoughts(messages: bytes) -> bytes:
+    """The messages without the thoughts that models signed."""
+    found = msgspec.json.decode(messages, type=list[dict[str, msgspec.Raw]])
+    for message in found:
+        message.pop("reasoning_details", None)
+    return msgspec.json.encode(found)
+
+
+def _going_on(messages: bytes, delivered: str) -> bytes:
     """The messages with what was delivered as the beginning of the assistant's answer."""
     message = msgspec.json.encode({"role": "assistant", "content": delivered})
-    return bytes(body.fields["messages"]).rstrip()[:-1] + b"," + message + b"]"
+    return messages.rstrip()[:-1] + b"," + message + b"]"

@@ -8,6 +8,7 @@ CURLS_OWN = "application/x-www-form-urlencoded"
 ONCE = frozenset(
     ("host", "authorization", "content-type", "content-encoding", "content-length", "origin")
 )
+LOOKED_AT = ("cache-control", "x-session-id")
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -43,4 +44,4 @@ def must_be_json(headers: Mapping[str, str]) -> None:
 
 def wishes(headers: Mapping[str, str]) -> dict[str, str]:
     """The fields that say how a request is to be answered: mostly none."""
-    return {k: v for k, v in headers.items() if k.startswith("x-llmr-") or k == "cache-control"}
+    return {k: v for k, v in headers.items() if k.startswith("x-llmr-") or k in LOOKED_AT}

@@ -76,6 +76,7 @@ def inherit(gateway: Gateway, before: Gateway) -> None:
     gateway.started, gateway.draining = before.started, before.draining
     gateway.decisions, gateway.window = before.decisions, before.window
     gateway.recorder, gateway.hops = before.recorder, before.hops
+    gateway.sessions = before.sessions
     gateway.feedback, gateway.ledger = before.feedback, before.ledger
     if old.routing.explore == new.routing.explore:
         gateway.explorer = before.explorer
