@@ -44,6 +44,7 @@ CHOICES = {
     "region": ", ".join(get_args(Region)),
     "priority": "speed, cost, quality or balanced",
     "quality": "prompt or static",
+    "hedge": "never or auto",
     "continue": "restart, prefill or never",
     "default": "auto, always, deterministic or never",
 }
@@ -131,6 +132,8 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     quality: Literal["prompt", "static"] = "prompt"
     feedback: bool = True
     explore: Explore = Explore()
+    hedge: Literal["never", "auto"] = "never"
+    hedge_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.03
     fallback_models: tuple[str, ...] = ()
 
 

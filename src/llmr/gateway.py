@@ -26,6 +26,7 @@ from llmr.core.body import Body
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.exploring import Explorer
+from llmr.core.hedging import Hedges
 from llmr.core.learner import Learner
 from llmr.core.lengths import differs
 from llmr.core.quality.feedback import Feedback
@@ -110,6 +111,7 @@ class Gateway:
             self.learner,
             limits_of(config.limits),
             [u.api_key for u in config.upstreams.values() if u is not None and u.api_key],
+            hedges=Hedges(config.routing.hedge_share) if config.routing.hedge == "auto" else None,
         )
         self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)
         self.shared: Any = None
@@ -418,6 +420,12 @@ class Gateway:
         found = {name: source.status() for name, source in self.sources.items()}
         return {name: {key: status[key] for key in names} for name, status in found.items()}
 
+    def _hedging(self) -> dict[str, int] | None:
+        hedges = self.executor.hedges
+        if hedges is None:
+            return None
+        return {"requests": hedges.requests, "sends": hedges.sends, "won": hedges.won}
+
     def health(self) -> dict[str, Any]:
         """What the last background probes found. Calls nobody."""
         upstreams = {name: source.status() for name, source in self.sources.items()}
@@ -445,6 +453,7 @@ class Gateway:
                 "tries": self.explorer.tries,
                 "usd": round(self.explorer.usd, 6),
             },
+            "hedging": self._hedging(),
             "ledger": {**self.ledger.status(), "unsettled": len(self._settling)},
             "background": {name: {"restarts": n} for name, n in self.restarts.items()},
             "uptime_seconds": round(now - self.started, 1),

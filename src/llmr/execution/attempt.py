@@ -17,6 +17,7 @@ from llmr.core.catalogue import Model
 from llmr.core.chunks import believable
 from llmr.core.classify import Failure
 from llmr.core.forms import events
+from llmr.core.hedging import LATE_SHARE
 from llmr.core.learner import Learner
 from llmr.core.splice import Departed, Splice
 from llmr.core.sse import Event, EventTooLarge
@@ -40,6 +41,7 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 REST_S = 0.25  # so long the end of a body may follow the end of its answer
 FIRST_LEAST_S, FIRST_MOST_S = 5.0, 30.0
 LONG_ANSWER_TOKENS = 4096
+LEAST_LATE_S = 0.05
 SHARE = 0.6  # of the time left, while another target could still use the rest
 
 Done = Callable[["Trial", Failure | Exception | None], None]
@@ -137,6 +139,13 @@ class Trial(Struct, eq=False):
         if given is None:
             wait = min(wait, SHARE * (deadline - self._started))
         return min(self._started + wait, deadline)
+
+    def late_s(self) -> float:
+        """Seconds after which the first content is later than nine times in ten."""
+        decision, index = self._call.decision, self.index
+        telemetry, expected = decision.telemetry, decision.expected_s(index)
+        late: float = (telemetry.slow_s[index] / telemetry.ttft_s[index]) ** LATE_SHARE
+        return max(expected * late, LEAST_LATE_S)
 
     def _until(self) -> float:
         """The instant at which the attempt has waited too long, as things stand."""

@@ -14,7 +14,7 @@ NOTHING = Decimal(0)
 CUT_OFF = frozenset(
     (
         *("ok", "cut", "timeout", "deadline", "reset", "invalid_answer", "departed"),
-        *("client_closed", "internal_error", "running"),
+        *("client_closed", "internal_error", "running", "outrun"),
     )
 )
 

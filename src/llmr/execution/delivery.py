@@ -1,7 +1,7 @@
 """What the caller has got of a streamed answer, over every attempt that brought some of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ class Delivery(Struct, eq=False):
     _stream: ChunkStream | None = None
     assembler: Assembler | None = None
     identity: dict[str, Any] = {}
+    on_commit: Callable[[Model], None] | None = None
 
     def restart(self) -> None:
         """Before an attempt from nothing: what an earlier one assembled does not count."""
@@ -48,6 +49,8 @@ class Delivery(Struct, eq=False):
 
     def commit(self, model: Model) -> None:
         """The caller learns that `model` answers; from here on there is no starting over."""
+        if self.on_commit is not None:
+            self.on_commit(model)
         self.outcome.committed = True
         self.outcome.model = model
         self.outcome.ttft_s = self.loop.time() - self.begun

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from llmr.core import capability, classify
+from llmr.core import classify
 from llmr.core.catalogue import Model
 from llmr.core.classify import Failure
 from llmr.core.health import HINT_LONGEST_S
+from llmr.core.hedging import Hedges
 from llmr.core.learner import Learner
 from llmr.core.splice import Splice
 from llmr.errors import ApiError, error_event, internal
 from llmr.execution.attempt import Then, Trial
+from llmr.execution.continuing import continuations
 from llmr.execution.delivery import Delivery
 from llmr.execution.failures import come_back, final
 from llmr.execution.purse import Purse, purse_of
@@ -45,15 +47,18 @@ class Executor:
         limits: Limits,
         secrets: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        hedges: Hedges | None = None,
     ) -> None:
         """`secrets` are taken out of whatever an upstream says, should it repeat them.
 
-        `clock` is the monotonic clock that health is kept by.
+        `clock` is the monotonic clock that health is kept by. `hedges`: streams that priority
+        `speed` asks for may ask a second target, so often.
         """
         self.upstreams = upstreams
         self.learner = learner
         self.limits = limits
         self.clock = clock
+        self.hedges = hedges
         self.watch = Watch()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._secrets = [secret for secret in secrets if secret]
@@ -83,6 +88,9 @@ class Executor:
             _purse=purse_of(decision),
         )
         self.learner.budget.request(self.clock())
+        if self.hedges is not None and sink is not None and run.may_hedge():
+            self.hedges.request()
+            run.hedges, delivery.on_commit = self.hedges, run.won
         run.advance()
         return run
 
@@ -136,6 +144,9 @@ class Run(Struct, eq=False):
     _over: bool = False
     _paused: bool = False
     _purse: Purse | None = None
+    hedges: Hedges | None = None
+    _rival: Trial | None = None
+    _hedging: asyncio.TimerHandle | None = None
 
     # --- for the caller ---
 
@@ -143,25 +154,22 @@ class Run(Struct, eq=False):
         """Nobody waits any more. `done` is not told."""
         if self._over:
             return
-        trial, self._trial = self._trial, None
-        if trial is not None:
-            trial.close()
-            self.outcome.attempts[-1].outcome = "client_closed"
-            self._learner.let_go(trial.model)
+        for trial in self._running():
+            self._give_up(trial, "client_closed")
         self._close()
 
     def pause(self) -> None:
         """The sink has no room."""
         self._paused = True
-        if self._trial is not None:
-            self._trial.pause()
+        for trial in self._running():
+            trial.pause()
 
     def resume(self) -> None:
         """The sink has room again."""
         if self._paused:
             self._paused = False
-            if self._trial is not None:
-                self._trial.resume()
+            for trial in self._running():
+                trial.resume()
 
     # --- the steps ---
 
@@ -209,8 +217,17 @@ class Run(Struct, eq=False):
 
     def _close(self) -> None:
         self._over = True
-        if self._later is not None:
-            self._later.cancel()
+        for timer in (self._later, self._hedging):
+            if timer is not None:
+                timer.cancel()
+
+    def _running(self) -> list[Trial]:
+        return [trial for trial in (self._trial, self._rival) if trial is not None]
+
+    def _give_up(self, trial: Trial, why: str) -> None:
+        trial.close()
+        trial.record.outcome = why
+        self._learner.let_go(trial.model)
 
     # --- whom to send to ---
 
@@ -306,6 +323,7 @@ class Run(Struct, eq=False):
         *,
         more: bool = False,
         splice: Splice | None = None,
+        rival: bool = False,
     ) -> None:
         executor, call, delivery = self._executor, self._call, self._delivery
         model = self._models[index]
@@ -314,14 +332,14 @@ class Run(Struct, eq=False):
         self.outcome.attempts.append(record)
         if model.free:
             self.outcome.cooled |= self._learner.sent_free(model.upstream, executor.clock())
-        if splice is None:
+        if splice is None and not rival:
             delivery.restart()
         tokens = None
         if self._purse is not None:
             tokens = self._purse.take(index, 0 if splice is None else splice.prompt_tokens)
         prefill = None if splice is None else splice.prefill
         pieces, record.added = body_for(call, model, tokens, prefill)
-        trial = self._trial = Trial(
+        trial = Trial(
             call,
             delivery,
             index,
@@ -335,9 +353,15 @@ class Run(Struct, eq=False):
             then,
             now,
         )
+        if rival:
+            self._rival = trial
+        else:
+            self._trial = trial
         trial.start(executor.upstreams[model.upstream], pieces, more and self._more())
         if self._paused:
             trial.pause()
+        if self.hedges is not None and splice is None and not rival:
+            self._hedging = delivery.loop.call_later(trial.late_s(), self._hedge, trial)
 
     def _more(self) -> bool:
         """Whether another target is left, were the attempt that begins now to fail."""
@@ -347,7 +371,11 @@ class Run(Struct, eq=False):
 
     def _tried(self, trial: Trial, how: Failure | Exception | None) -> None:
         """The attempt is over."""
-        self._trial = None
+        rival = self._rival
+        other = self._trial if trial is rival else rival
+        self._trial, self._rival = other, None
+        if other is not None and self.hedges is not None:
+            self.hedges.ended(won=(trial is rival) == (how is None))
         record, index = trial.record, trial.index
         if isinstance(how, Failure):
             how.__traceback__ = None  # it leads back here, and nobody looks at it
@@ -357,6 +385,9 @@ class Run(Struct, eq=False):
             record.outcome = "ok" if how is None else "internal_error"
         if self._purse is not None:
             self._purse.charge(record)
+        if other is not None and not isinstance(how, Failure):
+            self._give_up(other, "outrun")
+            self._trial = other = None
         if how is None:
             self._learner.well(trial.model, self._executor.clock())
             trial.then(index, None)
@@ -365,23 +396,52 @@ class Run(Struct, eq=False):
             self._note(index, how)
             if trial.splice is None:
                 self._failures.append((trial.model, how))
-            trial.then(index, how)
+            if other is None:  # else there is still one to wait for
+                trial.then(index, how)
         else:
             self._learner.let_go(trial.model)
             self._end(internal())
 
     def _note(self, index: int, failure: Failure) -> None:
         """Let the health of the target, or of its account, know of a fault of its own."""
-        kind, hint, model = (
-            failure.kind,
-            failure.retry_after_s,
-            self._models[index],
-        )
+        kind, hint, model = failure.kind, failure.retry_after_s, self._models[index]
         if kind is classify.MISSING:
             hint = HINT_LONGEST_S
         first = _quick(failure) and index not in self._retried
         self._learner.fault(model, kind, self._executor.clock(), hint, hard=kind.hard and not first)
         self.outcome.cooled = True
+
+    # --- two at a time ---
+
+    def may_hedge(self) -> bool:
+        """Whether a second target may be asked while the first is silent.
+
+        Not where a ceiling is to be kept, and only where the first token is what counts most.
+        """
+        request = self._call.decision.request
+        return self._call.stream and request.priority == "speed" and self._purse is None
+
+    def _hedge(self, late: Trial) -> None:
+        """The first token is late: ask the next target as well, where that may be."""
+        hedges = self.hedges
+        if hedges is None or self._trial is not late or self._rival or self._paused:
+            return
+        if self.outcome.committed or not self._chain or not hedges.may():
+            return
+        if (index := self._next()) is not None:
+            hedges.sent()
+            self._attempt(index, self._attempted, rival=True)
+
+    def won(self, model: Model) -> None:
+        """The first content has come, from this target: whoever else was asked is left."""
+        first, rival = self._trial, self._rival
+        if first is None or rival is None:
+            return
+        won = rival.model is model
+        self._trial, self._rival = (rival if won else first), None
+        self._give_up(first if won else rival, "outrun")
+        if self.hedges is not None:
+            self.hedges.ended(won=won)
 
     # --- after the commit point ---
 
@@ -395,7 +455,8 @@ class Run(Struct, eq=False):
         if setting == "never" or failure.kind not in CONTINUED_AFTER or delivered is None:
             self._failed()
         else:
-            self._splices = self._continuations(index, setting, bool(delivered))
+            decision, some = self._call.decision, bool(delivered)
+            self._splices = continuations(decision, self._chain, index, setting, some)
             self._splice(delivered)
 
     def _splice(self, delivered: str) -> None:
@@ -424,26 +485,6 @@ class Run(Struct, eq=False):
             self._attempt(target, spliced, splice=splice)
             return
         self._failed()
-
-    def _continuations(self, index: int, setting: str, some: bool) -> Iterator[tuple[int, bool]]:
-        """(target, whether by prefill) in the order in which they are worth trying."""
-        decision = self._call.decision
-        same = [i for i in decision.snapshot.by_id[self._models[index].id] if i != index]
-        others = [
-            i
-            for i in dict.fromkeys([*same, *self._chain])
-            if self._models[i].upstream in decision.policy.usable
-            and not decision.request.needs & capability.BINDING & ~self._models[i].supports
-        ]
-        takers = [
-            i for i in [*others, index] if some and self._models[i].supports & capability.PREFILL
-        ]
-        if setting == "prefill":
-            return iter([(i, True) for i in takers[:1]])
-        again = [*others, index]
-        if takers:
-            return iter([(takers[0], True), (takers[0], False)])
-        return iter([(i, False) for i in again[:2]])
 
 
 def _quick(failure: Failure) -> bool:
