@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from llmr.core.catalogue import Model, Snapshot
 from llmr.core.price import Prices
+from llmr.core.sourced import Figure
 
-BIAS, DRIFT, DRIFT_HALF_S = 0.35, 0.25, 1800.0  # deviations in logs; how fast drift is forgotten
+# Deviations in logs: of what was recorded, what was guessed, of drift, and how fast that goes.
+RECORDED_BIAS, GUESSED_BIAS, DRIFT, DRIFT_HALF_S = 0.3, 0.55, 0.25, 1800.0
 NOISE = 0.35  # of one answer around what its model takes on the mean
 SLOW_TIMES, SLOW_EVERY_S, SLOW_FOR_S = 5.0, 20_000.0, 600.0
 DOWN_EVERY_S, DOWN_FOR_S, DOWN_ANSWER_S = 60_000.0, 120.0, 0.2
@@ -46,8 +48,12 @@ class World:
         self.rng = random.Random(self.seed)
         self.first = self.rows.models
         self.states = [
-            State(self.rng.gauss(0.0, BIAS), self.rng.gauss(0.0, BIAS)) for _ in self.rows.models
+            State(self._bias(model.ttft_s), self._bias(model.tpot_s)) for model in self.rows.models
         ]
+
+    def _bias(self, known: Figure) -> float:
+        guessed = known.source == "estimated"
+        return self.rng.gauss(0.0, GUESSED_BIAS if guessed else RECORDED_BIAS)
 
     def advance(self, seconds: float) -> bool:
         """Let time pass; whether a price has changed."""

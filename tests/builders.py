@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, Phase, settings
 from llmr.core import capability
 from llmr.core import request as requests
 from llmr.core.body import Body
-from llmr.core.catalogue import Figure, Model, Snapshot
+from llmr.core.catalogue import Model, Snapshot
 from llmr.core.decide import Decision, Now, Policy, decide
 from llmr.core.price import UNKNOWN, Override, Prices
 from llmr.core.request import Request
+from llmr.core.sourced import Figure
 from llmr.core.telemetry import Telemetry
 
 # Properties: the same examples on every run, and no example fails for being slow.

@@ -233,7 +233,7 @@ def test_the_six_known_models_stand_in_their_order() -> None:
 
 def test_models_are_listed_with_kinds_and_sources() -> None:
     snapshot = bundle.catalogue()
-    listed = {row["id"]: row for row in model_rows(snapshot, telemetry(snapshot))}
+    listed = {row["id"]: row for row in model_rows(snapshot, telemetry(snapshot), {}, 0.0)}
     row = listed["anthropic/claude-opus-4.7"]
     assert set(row["quality_by_kind"]) == set(KINDS)
     assert all(0 < value < 1 for value in row["quality_by_kind"].values())

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from llmr.core.board import Board
-from llmr.core.catalogue import Figure
 from llmr.core.decide import Decision, decide
 from llmr.core.learner import Learner
 from llmr.core.look import Now
 from llmr.core.quality.ability import Ability, logit
 from llmr.core.quality.curve import Curve
 from llmr.core.quality.kinds import KINDS
+from llmr.core.sourced import Figure
 from llmr.errors import ApiError
 from tests.builders import NOW, POLICY, model, request, snapshot
 from tests.test_decide_laws import priced

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from llmr import bundle
 from llmr.config import ModelRow
 from llmr.core import capability, openrouter
-from llmr.core.catalogue import ALIAS, BATCH, NOT_CHAT, ROUTER, Figure, Model, Snapshot
+from llmr.core.catalogue import ALIAS, BATCH, NOT_CHAT, ROUTER, Model, Snapshot
 from llmr.core.decide import Now, Policy
 from llmr.core.explain import explain
 from llmr.core.quality.ability import PUBLISHED_SD
 from llmr.core.quality.facts import Facts
 from llmr.core.quality.placing import place
+from llmr.core.sourced import Figure
 from llmr.errors import ApiError
 from llmr.own import own_rows
 from tests.builders import NOW, decided, names

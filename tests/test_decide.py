@@ -227,7 +227,7 @@ def test_the_room_for_the_answer_counts_in_the_window() -> None:
 def test_an_unknown_price_is_never_shown_as_nothing() -> None:
     rows = snapshot(model("lab/unknown", price=None))
     assert explain(decided(rows))["candidates"][0]["estimated_cost_usd"] is None
-    (shown,) = model_rows(rows, telemetry(rows))
+    (shown,) = model_rows(rows, telemetry(rows), {}, 0.0)
     assert (shown["prompt_cost_per_1k"], shown["completion_cost_per_1k"]) == (None, None)
     assert shown["sources"]["price"] == "unknown"
 

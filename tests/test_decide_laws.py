@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from llmr.core.board import Board
 from llmr.core.capability import NAMES
-from llmr.core.catalogue import BATCH, FAULT, Figure, Model, Snapshot
+from llmr.core.catalogue import BATCH, FAULT, Model, Snapshot
 from llmr.core.decide import Decision, decide
 from llmr.core.explain import explain
 from llmr.core.figures import roomy
@@ -20,6 +20,7 @@ from llmr.core.price import UNKNOWN, Override, Prices
 from llmr.core.ranking import RANKED, all_losses, rank
 from llmr.core.request import Request
 from llmr.core.scoring import Terms
+from llmr.core.sourced import Figure
 from llmr.core.telemetry import Telemetry
 from llmr.errors import ApiError
 from tests.builders import NOW, POLICY, model, request, snapshot, telemetry

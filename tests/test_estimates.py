@@ -14,14 +14,18 @@ from llmr.core.exploring import DAY_S, Explorer
 from llmr.core.learner import Learner
 from llmr.core.look import Now
 from llmr.core.mean import Estimate, Mean
+from llmr.core.priors import UNKNOWN, Recorded, latency
+from llmr.core.quality.facts import Facts
+from llmr.core.sourced import Figure
+from llmr.listing import model_rows
 from simulation.__main__ import play
 from simulation.policies import Routed
 from tests.builders import NOW, POLICY, model, names, request, snapshot
 
-PRIOR = 0.5
+PRIOR = Figure(0.5, "recorded")
 
 
-def middle(estimate: Estimate, now: float, prior: float = PRIOR) -> float:
+def middle(estimate: Estimate, now: float, prior: Figure = PRIOR) -> float:
     return math.exp(estimate.at(prior, now)[0])
 
 
@@ -35,7 +39,7 @@ def fed(rng: random.Random, seconds: float, count: int = 100, now: float = 0.0) 
 def test_twenty_answers_outweigh_the_prior() -> None:
     found = fed(random.Random(1), 2.0, 20)
     assert middle(found, 20.0) == pytest.approx(2.0, rel=0.25)
-    assert Estimate().at(PRIOR, 0.0)[0] == math.log(PRIOR)
+    assert Estimate().at(PRIOR, 0.0)[0] == math.log(PRIOR.value)
 
 
 def test_one_late_answer_does_not_undo_a_hundred() -> None:
@@ -57,7 +61,7 @@ def test_what_changed_is_believed_after_ten_answers_and_forgotten_when_it_is_ove
 def test_after_days_the_prior_is_what_is_left() -> None:
     found = fed(random.Random(4), 5.0, 300)
     assert middle(found, 400.0) > 4.0
-    assert middle(found, 3.0 * DAY_S) < 1.25 * PRIOR
+    assert middle(found, 3.0 * DAY_S) < 1.25 * PRIOR.value
 
 
 def test_doubt_falls_with_answers_and_comes_back_with_time() -> None:
@@ -76,7 +80,9 @@ def test_having_waited_in_vain_is_evidence() -> None:
         gave_up.add_above(8.0, PRIOR, float(number))
         early.add_above(0.05, PRIOR, float(number))
     assert middle(gave_up, 5.0) > 2.0
-    assert middle(early, 5.0) == pytest.approx(PRIOR, rel=0.15), "that it takes longer was known"
+    assert middle(early, 5.0) == pytest.approx(PRIOR.value, rel=0.15), (
+        "that it takes longer was known"
+    )
 
 
 @given(
@@ -84,14 +90,14 @@ def test_having_waited_in_vain_is_evidence() -> None:
     st.floats(1e-3, 1e3),
 )
 def test_an_estimate_stays_between_what_was_seen_and_expected(
-    samples: list[tuple[float, float]], prior: float
+    samples: list[tuple[float, float]], before: float
 ) -> None:
-    found, now = Estimate(), 0.0
+    found, now, prior = Estimate(), 0.0, Figure(before, "estimated")
     for value, gap in samples:
         now += gap
         found.add(value, prior, now)
     seen = [value for value, _ in samples]
-    assert min(*seen, prior) * 0.999 <= middle(found, now, prior) <= max(*seen, prior) * 1.001
+    assert min(*seen, before) * 0.999 <= middle(found, now, prior) <= max(*seen, before) * 1.001
     _, spread, doubt = found.at(prior, now)
     assert 0.0 < doubt <= spread * 1.001
 
@@ -255,3 +261,41 @@ def test_a_share_of_nothing_is_off() -> None:
     explorer = Explorer(0.0, 1.0)
     assert not any(explorer.may(float(n)) for n in range(100))
     assert explorer.requests == 0
+
+
+def test_models_show_what_was_known_what_was_seen_and_the_two_together() -> None:
+    learner, rows = Learner(random.Random(1).random), snapshot(model("a", ttft=0.5), model("b"))
+    for number in range(20):
+        learner.observe(rows.models[0], 2.0, 0.01, float(number))
+    listed = model_rows(rows, learner.publish(rows, 20.0), learner.targets, 20.0)
+    seen, unseen = (row["first_token_s"] for row in listed)
+    assert (seen["prior"], seen["n"]) == (0.5, 20)
+    assert seen["prior"] < seen["blend"] < seen["own"]
+    assert seen["own"] == pytest.approx(2.0, rel=0.1)
+    assert unseen == {"prior": unseen["blend"], "own": None, "blend": unseen["blend"], "n": 0}
+
+
+def test_a_prior_counts_by_where_it_is_from() -> None:
+    doubts = []
+    for source in ("live", "recorded", "estimated"):
+        prior, found = Figure(0.5, source), Estimate()
+        for number in range(3):
+            found.add(2.0, prior, float(number))
+        doubts.append((middle(found, 3.0, prior), Estimate().at(prior, 0.0)[2]))
+    assert doubts == sorted(doubts), "what is only guessed gives way first, and is doubted most"
+
+
+def test_a_new_model_is_taken_for_one_like_its_kin() -> None:
+    def row(seconds: float, speed: float) -> Recorded:
+        return Recorded((seconds,) * 3, (speed,) * 3)
+
+    facts = {
+        name: Facts(name, usd)
+        for name, usd in (("x/small", 0.2), ("x/large", 8.0), ("y/other", 0.2), ("x/new", 7.0))
+    }
+    known = {"x/small": row(0.3, 200.0), "x/large": row(2.0, 40.0), "y/other": row(5.0, 10.0)}
+    ttft, tpot = latency(facts, known)["x/new"]
+    assert ttft.source == "estimated"
+    assert ttft.value == pytest.approx(2.0, rel=0.15), "like the one of its author and price"
+    assert 1.0 / tpot.value == pytest.approx(40.0, rel=0.15)
+    assert latency({"z/z": Facts("z/z")}, {})["z/z"] == UNKNOWN

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from llmr.core.catalogue import Figure, Model
+from llmr.core.catalogue import Model
 from llmr.core.lengths import EFFORT_TOKENS
 from llmr.core.scoring import Terms, terms
+from llmr.core.sourced import Figure
 from tests.builders import model, request
 
 RATES = (1e-6, 4e-6, 0.0)

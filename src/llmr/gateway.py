@@ -38,6 +38,7 @@ from llmr.execution.types import HEADERS, Limits, Outcome
 from llmr.ledger.book import place
 from llmr.ledger.keeper import Ledger
 from llmr.ledger.settling import Settling
+from llmr.listing import model_rows
 from llmr.loops import Hops
 from llmr.observe.decisions import Decisions
 from llmr.observe.recorder import Recorder
@@ -425,6 +426,12 @@ class Gateway:
         if hedges is None:
             return None
         return {"requests": hedges.requests, "sends": hedges.sends, "won": hedges.won}
+
+    def model_rows(self) -> list[dict[str, Any]]:
+        """Every routable model, as `/models` shows it."""
+        return model_rows(
+            self.snapshot, self.telemetry, self.learner.targets, self.executor.clock()
+        )
 
     def health(self) -> dict[str, Any]:
         """What the last background probes found. Calls nobody."""

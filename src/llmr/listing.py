@@ -1,21 +1,33 @@
 """Models as `/models` and `llmr models` show them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from llmr.core import capability
 from llmr.core.catalogue import Model, Snapshot
+from llmr.core.estimates import Seen
+from llmr.core.mean import Estimate
 from llmr.core.quality.kinds import KINDS
+from llmr.core.sourced import Figure
 from llmr.core.telemetry import Telemetry
 
 TOTAL_TOKENS = 300
 
 
-def model_rows(snapshot: Snapshot, telemetry: Telemetry) -> list[dict[str, Any]]:
-    """Every routable model with its figures and where each comes from."""
-    return [_row(snapshot.models[i], i, telemetry) for i in snapshot.routable]
+def model_rows(
+    snapshot: Snapshot, telemetry: Telemetry, seen: Mapping[str, Seen], now: float
+) -> list[dict[str, Any]]:
+    """Every routable model with its figures and where each comes from.
+
+    `seen`: what was seen of targets, up to `now` on the monotonic clock.
+    """
+    rows = snapshot.models
+    return [_row(rows[i], i, telemetry, seen.get(rows[i].target), now) for i in snapshot.routable]
 
 
-def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
+def _row(
+    model: Model, index: int, telemetry: Telemetry, seen: Seen | None, now: float
+) -> dict[str, Any]:
     ttft, tpot = telemetry.ttft_s[index], telemetry.tpot_s[index]
     measured = telemetry.measured.get(model.target, 0)
     base = model.prices.base
@@ -50,6 +62,19 @@ def _row(model: Model, index: int, telemetry: Telemetry) -> dict[str, Any]:
             "thought": {effort or "usual": round(n) for effort, n in model.lengths.thought},
         },
         "measurements": measured,
+        "first_token_s": _blend(model.ttft_s, seen.ttft if seen else None, ttft, now),
+        "token_s": _blend(model.tpot_s, seen.tpot if seen else None, tpot, now),
+    }
+
+
+def _blend(prior: Figure, own: Estimate | None, blend: float, now: float) -> dict[str, Any]:
+    """What was known before, what was seen, what is expected of the two, and how often seen."""
+    found = own.own(now) if own is not None else None
+    return {
+        "prior": round(prior.value, 5),
+        "own": found if found is None else round(found, 5),
+        "blend": round(blend, 5),
+        "n": own.count if own is not None else 0,
     }
 
 

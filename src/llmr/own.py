@@ -6,9 +6,10 @@ import msgspec
 
 from llmr.config import ModelRow, UpstreamConfig
 from llmr.core import capability, priors
-from llmr.core.catalogue import Figure, Model, Snapshot
+from llmr.core.catalogue import Model, Snapshot
 from llmr.core.lengths import of_family
 from llmr.core.price import FIELDS, Prices, amount
+from llmr.core.sourced import Figure
 
 
 def vouched(name: str, config: UpstreamConfig) -> int:

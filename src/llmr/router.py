@@ -15,7 +15,6 @@ from llmr.config import Config
 from llmr.core.body import Body
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
-from llmr.listing import model_rows
 from llmr.native import native, summarised
 from llmr.ticket import Ticket
 
@@ -155,7 +154,7 @@ class Router:
 
     def models(self) -> list[dict[str, Any]]:
         """Every routable model with its figures and where each comes from."""
-        return model_rows(self._gateway.snapshot, self._gateway.telemetry)
+        return self._gateway.model_rows()
 
     def metrics(self) -> dict[str, Any]:
         """The rolling window, as `GET /metrics` gives it."""

@@ -9,13 +9,12 @@ from llmr import config as configuration
 from llmr.cli.output import FAILED, fail, ms, print_json, say, table, usd
 from llmr.config import Config
 from llmr.gateway import Gateway
-from llmr.listing import model_rows
 
 
 def models(config: str | None, as_json: bool) -> None:
     """List every routable model."""
     gateway = Gateway(configuration.load(config), assume_keys=True)
-    rows = model_rows(gateway.snapshot, gateway.telemetry)
+    rows = gateway.model_rows()
     if as_json:
         print_json({"models": rows})
         return

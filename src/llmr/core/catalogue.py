@@ -11,6 +11,7 @@ from llmr.core.bands import Able, Bands
 from llmr.core.lengths import USUAL, Lengths
 from llmr.core.price import UNKNOWN, Prices
 from llmr.core.quality.ability import KNOWN_SD, Ability, Skill, logit, of_probability, sigmoid
+from llmr.core.sourced import Figure
 
 # Why a row is never a candidate of `auto`. It can still be pinned by name.
 ROUTER = "router"
@@ -23,22 +24,6 @@ FAULT = "fault"
 VARIANTS = frozenset(("nitro", "floor", "exacto", "online"))
 
 LEAST = 0.005  # qualities nearer to 0 or 1 count as this near
-
-
-class Figure(Struct, frozen=True):
-    """A number with where it comes from and, where that is known, its standard deviation."""
-
-    value: float
-    source: str
-    sd: float | None = None
-
-    @property
-    def cautious(self) -> float:
-        """The value to choose by: a guess counts one deviation less than it says.
-
-        Of three hundred guesses the highest is the luckiest, not the best.
-        """
-        return self.value - (self.sd or 0.0) if self.source == "estimated" else self.value
 
 
 def figure(ability: Ability) -> Figure:

@@ -13,8 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmr.core import price
-from llmr.core.catalogue import Figure, Model, Snapshot
+from llmr.core.catalogue import Model, Snapshot
 from llmr.core.openrouter import first_content
+from llmr.core.sourced import Figure
 
 SECONDS_BELOW = 20.0
 BAD_STATUS = -5  # from here down a provider is as good as gone

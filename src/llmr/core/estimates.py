@@ -5,14 +5,14 @@ import math
 from msgspec import Struct
 
 from llmr.core.catalogue import Model
-from llmr.core.mean import MINUTE_S, Estimate
+from llmr.core.mean import MINUTE_S, PRIOR_SPREAD, Estimate
 from llmr.core.scoring import first_token_s
+from llmr.core.sourced import Figure
 
 GOOD_PRIOR, BAD_PRIOR = 19.5, 0.5  # a target of which nothing is known answers 39 times in 40
 OUTCOMES_KEPT = 40.0
 LEAST_SUCCESS = 0.2
 FADED = 0.02  # samples: what counts less changes nothing
-PRIOR_DOUBT = 0.5  # of a recorded first-token time, as a deviation of its logarithm
 
 
 class Expected(Struct, frozen=True):
@@ -86,35 +86,40 @@ class Seen:
 
     def expected(self, model: Model, now: float) -> Expected:
         """All of it together, over what is recorded of the model."""
-        log, spread, doubt = self.ttft.at(model.ttft_s.value, now)
-        first, tpot = math.exp(log), math.exp(self.tpot.at(model.tpot_s.value, now)[0])
+        log, spread, doubt = self.ttft.at(model.ttft_s, now)
+        first, tpot = math.exp(log), math.exp(self.tpot.at(model.tpot_s, now)[0])
         efforts = []
         for effort, estimate in self.efforts.items():
-            prior, _ = first_token_s(model, first, tpot, effort, math.inf)
+            prior = _guessed(first_token_s(model, first, tpot, effort, math.inf)[0])
             efforts.append((effort, math.exp(estimate.at(prior, now)[0])))
         failing = 1.0 / self.outcomes.success(now) - 1.0
         usual = BAD_PRIOR / GOOD_PRIOR
         return Expected(
             first * (1.0 + max(failing - usual, 0.0)),
             tpot,
-            math.exp(self.whole_tpot.at(tpot, now)[0]),
+            math.exp(self.whole_tpot.at(Figure(tpot, "measured"), now)[0]),
             math.exp(log + 1.645 * spread),
             doubt,
             tuple(efforts),
         )
 
-    def at_effort(self, model: Model, effort: str, now: float) -> tuple[Estimate, float]:
+    def at_effort(self, model: Model, effort: str, now: float) -> tuple[Estimate, Figure]:
         """(the estimate of the first token at an effort, what is expected without it)."""
-        log, _, _ = self.ttft.at(model.ttft_s.value, now)
-        tpot = math.exp(self.tpot.at(model.tpot_s.value, now)[0])
+        log, _, _ = self.ttft.at(model.ttft_s, now)
+        tpot = math.exp(self.tpot.at(model.tpot_s, now)[0])
         prior, _ = first_token_s(model, math.exp(log), tpot, effort, math.inf)
         found = self.efforts.get(effort)
         if found is None:
             found = self.efforts[effort] = Estimate()
-        return found, prior
+        return found, _guessed(prior)
+
+
+def _guessed(seconds: float) -> Figure:
+    return Figure(seconds, "estimated")
 
 
 def recorded(model: Model) -> Expected:
     """What is expected of a target that nothing was seen of."""
     ttft, tpot = model.ttft_s.value, model.tpot_s.value
-    return Expected(ttft, tpot, tpot, ttft * 2.5, PRIOR_DOUBT)
+    doubt = PRIOR_SPREAD / math.sqrt(model.ttft_s.weight)
+    return Expected(ttft, tpot, tpot, ttft * 2.5, doubt)

@@ -66,19 +66,19 @@ class Learner:
         seen = self._seen_of(model)
         seen.outcomes.add(True, now)
         if ttft_s is not None and ttft_s > 0:
-            estimate, prior = seen.ttft, model.ttft_s.value
+            estimate, prior = seen.ttft, model.ttft_s
             if effort is not None:
                 estimate, prior = seen.at_effort(model, effort, now)
             self.surprised |= estimate.add(ttft_s, prior, now)
         if tpot_s is not None and tpot_s > 0:
             rate = seen.whole_tpot if whole else seen.tpot
-            self.surprised |= rate.add(tpot_s, model.tpot_s.value, now)
+            self.surprised |= rate.add(tpot_s, model.tpot_s, now)
         seen.answers += 1
 
     def waited(self, model: Model, seconds: float, now: float, effort: str | None) -> None:
         """The first content had not come after so long, and nobody waited any longer."""
         seen = self._seen_of(model)
-        estimate, prior = seen.ttft, model.ttft_s.value
+        estimate, prior = seen.ttft, model.ttft_s
         if effort is not None:
             estimate, prior = seen.at_effort(model, effort, now)
         self.surprised |= estimate.add_above(max(seconds, 0.001), prior, now)

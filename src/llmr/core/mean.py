@@ -5,7 +5,10 @@ Every call is O(1); time is a parameter, in seconds of one clock.
 
 import math
 
-PRIOR_WEIGHT = 4.0  # a prior counts as much as this many samples
+from llmr.core.sourced import Figure
+
+RECENT_WEIGHT = 4.0  # what the hours say counts as this many samples of the last minutes
+LONG_WEIGHT = 8.0  # samples of hours ago say no more of now than so many
 LATE = 1.645  # standard deviations to what one in twenty exceeds
 PRIOR_SPREAD = math.log(2.5) / LATE  # recorded latencies: one in twenty takes 2.5 times the middle
 
@@ -59,7 +62,7 @@ class Mean:
         self.weight, self.at = min(own + more, self.memory), max(now, self.at)
 
     def over(
-        self, log: float, spread: float, now: float, prior_weight: float = PRIOR_WEIGHT
+        self, log: float, spread: float, now: float, prior_weight: float
     ) -> tuple[float, float, float]:
         """(mean log, spread, weight) of this over what was expected before."""
         weight = self.weight_at(now)
@@ -82,7 +85,7 @@ class Estimate:
         self.slow = Mean(*SLOW)
         self.count = 0
 
-    def add(self, value: float, prior: float, now: float) -> bool:
+    def add(self, value: float, prior: Figure, now: float) -> bool:
         """Take a sample above 0; whether it was far off what was expected."""
         middle, spread, _ = self.at(prior, now)
         most = max(CLIP * spread, SURPRISE)
@@ -93,18 +96,26 @@ class Estimate:
         self.count += 1
         return abs(miss) > spread * CLIP
 
-    def add_above(self, value: float, prior: float, now: float) -> bool:
+    def add_above(self, value: float, prior: Figure, now: float) -> bool:
         """Take a sample of which only a lower bound is known: it was given up then."""
         middle, spread, _ = self.at(prior, now)
         z = (math.log(value) - middle) / spread
         return self.add(math.exp(middle + spread * _beyond(z)), prior, now)
 
-    def at(self, prior: float, now: float) -> tuple[float, float, float]:
+    def at(self, prior: Figure, now: float) -> tuple[float, float, float]:
         """(mean log, spread, doubt): the doubt is the deviation of the mean itself."""
-        log, spread, long = self.slow.over(math.log(prior), PRIOR_SPREAD, now)
-        log, spread, short = self.fast.over(log, spread, now)
-        doubt = spread / math.sqrt(1.0 + short + min(long, 2.0 * PRIOR_WEIGHT))
+        weight = prior.weight
+        log, spread, long = self.slow.over(math.log(prior.value), PRIOR_SPREAD, now, weight)
+        log, spread, short = self.fast.over(log, spread, now, RECENT_WEIGHT)
+        doubt = spread / math.sqrt(weight + short + min(long, LONG_WEIGHT))
         return log, max(spread, 0.05), doubt
+
+    def own(self, now: float) -> float | None:
+        """What was seen, without the prior; None where that was nothing."""
+        if not self.count:
+            return None
+        log, _, _ = self.fast.over(self.slow.log, 0.0, now, RECENT_WEIGHT)
+        return math.exp(log)
 
     def merge(self, other: "Estimate", now: float) -> None:
         """Count what another one has seen as well."""

@@ -18,7 +18,6 @@ from llmr.core.catalogue import (
     FAULT,
     NOT_CHAT,
     ROUTER,
-    Figure,
     Model,
     Snapshot,
     figure,
@@ -29,6 +28,7 @@ from llmr.core.quality.boards import INDICES, Board
 from llmr.core.quality.facts import Facts
 from llmr.core.quality.placing import place
 from llmr.core.scoring import usual_thinking
+from llmr.core.sourced import Figure
 
 # Chat-shaped rows that do something else than answer: moderation, code patching, routing.
 NOT_CHAT_NAME = re.compile(
@@ -67,12 +67,12 @@ def snapshot(
     """
     good = {row["id"]: row for row in rows if _readable(row)}
     unknown = Facts("")
-    facts = [facts_of(row) for row in good.values() if _barred(row) is None]
-    abilities = place([*facts, unknown], boards)
-    latency = priors.latency(good, recorded)
+    facts = {name: facts_of(row) for name, row in good.items() if _barred(row) is None}
+    abilities = place([*facts.values(), unknown], boards)
+    latency = priors.latency(facts, recorded)
     models = []
     for model_id, row in good.items():
-        ttft, tpot = latency[model_id]
+        ttft, tpot = latency.get(model_id, priors.UNKNOWN)
         ability = abilities.get(model_id, abilities[unknown.id])
         models.append(_model(row, upstream, ttft, tpot, ability, vouched))
     digest = hashlib.blake2b(msgspec.json.encode(list(good.values())), digest_size=6).hexdigest()

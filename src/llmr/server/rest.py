@@ -15,7 +15,6 @@ from llmr.core.body import Body
 from llmr.core.explain import explain
 from llmr.errors import ApiError
 from llmr.gateway import Gateway
-from llmr.listing import model_rows
 from llmr.server import schemas
 from llmr.server.hot import error_answer, request_id
 from llmr.server.responder import Receive, Send, split
@@ -174,7 +173,7 @@ def _catalogue(app: FastAPI) -> None:
     async def models(request: Request) -> Any:
         gateway = _gateway(request)
         return {
-            "models": model_rows(gateway.snapshot, gateway.telemetry),
+            "models": gateway.model_rows(),
             "catalogue": gateway.catalogue(),
         }
 
