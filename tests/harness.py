@@ -2,10 +2,13 @@
 
 import http.client
 import json
+import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -75,9 +78,15 @@ class Reply:
 
 
 class Server:
-    """`llmr` serving on the loopback, on a free port or this one, configured by a plain mapping."""
+    """`llmr` serving on the loopback, on a free port or this one, configured by a plain mapping.
+
+    What it learns is its own, unless `tree` says where it is kept.
+    """
 
     def __init__(self, tree: Mapping[str, Any], *, sandbox: bool = False, port: int = 0) -> None:
+        if not sandbox:
+            path = Path(os.environ["XDG_STATE_HOME"]) / f"{secrets.token_hex(6)}.db"
+            tree = {"state": {"path": str(path)}, **tree}
         self.gateway = Gateway(config.build(tree, {}), sandbox=sandbox)
         self._server = uvicorn.Server(uvicorn_config(Application(self.gateway)))
         self._socket = socket.socket()

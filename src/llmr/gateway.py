@@ -117,9 +117,14 @@ class Gateway:
         self.memory = Memory(int(config.cache.max_mb * 1024 * 1024), config.redis.ttl_seconds)
         self.shared: Any = None
         if config.redis.address is not None:
+            from llmr.cache.hints import Hints, account_of
             from llmr.cache.shared import Shared
 
             self.shared = Shared(config.redis.address, config.redis.ttl_seconds)
+            configured = [(n, u) for n, u in config.upstreams.items() if u is not None]
+            accounts = {n: account_of(u.base_url or "", u.api_key or None) for n, u in configured}
+            own = self.learner.resting
+            self._hints = Hints(self.shared, accounts, own, self._hinted, time.monotonic)
         self.flights: dict[bytes, Flight] = {}
         # Answers of other upstreams under the same names, or simulated ones, are other answers.
         places = sorted((n, u.base_url) for n, u in config.upstreams.items() if u is not None)
@@ -161,6 +166,7 @@ class Gateway:
         self._spawn("settling", lambda: self._settling.run(self.ledger.put))
         if self.shared is not None:
             self._spawn("redis", self.shared.run)
+            self._spawn("hints", self._hints.run)
 
     async def close(self) -> None:
         """Stop the background work and close every connection."""
@@ -232,6 +238,10 @@ class Gateway:
     def _publish_telemetry(self, now: float) -> None:
         self.telemetry = self.learner.publish(self.snapshot, now)
         self._published_at = now
+
+    def _hinted(self, hints: Mapping[str, tuple[float, str]], now: float) -> None:
+        if self.learner.hinted(hints, now):
+            self.telemetry = replace(self.telemetry, cooling=self.learner.cooling(now))
 
     def _moved(self, now: float) -> bool:
         """Whether what was learned of the rows changes some of them."""

@@ -128,6 +128,24 @@ class Shared:
         except asyncio.QueueFull:
             log.debug("the store is slow: a write behind was dropped")
 
+    async def ask(self, *commands: tuple[bytes | int, ...]) -> list[Any] | None:
+        """The replies to commands sent at once; None where the store did not answer in time.
+
+        A command that is refused has its error as reply. Nothing of it opens the breaker.
+        """
+        if not self.connected:
+            return None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                async with self._client.pipeline(transaction=False) as pipe:
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    found: list[Any] = await pipe.execute(raise_on_error=False)
+        except self.errors as error:
+            log.debug("redis: hints were not exchanged: %s", type(error).__name__)
+            return None
+        return found
+
     async def count(self) -> tuple[int, int]:
         """(entries, bytes) of ours in the store."""
         names = [name async for name in self._client.scan_iter(PREFIX + b"*", count=1000)]

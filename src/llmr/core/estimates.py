@@ -28,6 +28,19 @@ class Expected(Struct, frozen=True):
     doubt: float
     efforts: tuple[tuple[str, float], ...] = ()
 
+    def under(self, times: float, wait_s: float) -> "Expected":
+        """The same of a target that is so many times slower than usual, after a wait."""
+        if times == 1.0 and not wait_s:
+            return self
+        return Expected(
+            self.ttft_s * times + wait_s,
+            self.tpot_s,
+            self.whole_tpot_s * times,
+            self.slow_s * times + wait_s,
+            self.doubt,
+            tuple((effort, seconds * times + wait_s) for effort, seconds in self.efforts),
+        )
+
     @property
     def figures(self) -> tuple[float, ...]:
         return (self.ttft_s, self.tpot_s, self.whole_tpot_s, self.slow_s, self.doubt)

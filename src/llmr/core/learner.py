@@ -4,6 +4,7 @@ It publishes an immutable vector from time to time; readers hold one reference. 
 every call is O(1) but `publish`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,15 +14,20 @@ from llmr.core import health
 from llmr.core.allowance import Allowance
 from llmr.core.budget import RetryBudget
 from llmr.core.catalogue import Model, Snapshot
-from llmr.core.classify import Kind
+from llmr.core.classify import CREDENTIALS, CREDIT, FREE_LIMIT, RATE_LIMITED, Kind
 from llmr.core.estimates import Expected, Seen, recorded
 from llmr.core.health import Health
 from llmr.core.lengths import LengthBook
+from llmr.core.load import Load
+from llmr.core.mean import Estimate
 from llmr.core.request import Request
+from llmr.core.sourced import Figure
 from llmr.core.telemetry import Telemetry
 
 MOVES_KEPT = 64  # versions of the vector whose changes are known
 FADE_S = 600.0
+NO_HINT = (0.0, "")
+SHARED = frozenset(k.name for k in (RATE_LIMITED, FREE_LIMIT, CREDENTIALS, CREDIT))  # by one key
 NOTICED = 0.002  # figures that changed by less stay as they are
 
 
@@ -31,10 +37,12 @@ class Learner:
     def __init__(self, draw: Callable[[], float]) -> None:
         self.draw = draw
         self.targets: dict[str, Seen] = {}
+        self.loads: dict[str, Load] = {}
         self._health: dict[str, Health] = {}
         # Good outcomes of those that are well, by slot of the window: not yet in their state.
         self._tallies: dict[str, list[int]] = {}
         self._free_until: dict[str, float] = {}
+        self._hints: Mapping[str, tuple[float, str]] = {}  # what other routers leave alone
         self._version = 0
         self._fresh: set[str] = set()  # targets observed since the last vector
         self.unsaved: set[str] = set()  # those that nobody has put away yet
@@ -58,10 +66,12 @@ class Learner:
         *,
         effort: str | None = None,
         whole: bool = False,
+        flying: int = 0,
     ) -> None:
         """Of a whole answer: seconds to the first content token, seconds per token after it.
 
-        `effort`: what the request asked for; `whole`: it came in one piece, not as a stream.
+        `effort`: what the request asked for; `whole`: it came in one piece, not as a stream;
+        `flying`: how many requests the target had when this one was sent, itself included.
         """
         seen = self._seen_of(model)
         seen.outcomes.add(True, now)
@@ -69,11 +79,52 @@ class Learner:
             estimate, prior = seen.ttft, model.ttft_s
             if effort is not None:
                 estimate, prior = seen.at_effort(model, effort, now)
+            ttft_s = self._at_usual_load(model, flying, ttft_s, estimate, prior, now)
             self.surprised |= estimate.add(ttft_s, prior, now)
         if tpot_s is not None and tpot_s > 0:
             rate = seen.whole_tpot if whole else seen.tpot
+            if whole:
+                tpot_s = self._at_usual_load(model, flying, tpot_s, rate, model.tpot_s, now)
             self.surprised |= rate.add(tpot_s, model.tpot_s, now)
         seen.answers += 1
+
+    def _at_usual_load(
+        self,
+        model: Model,
+        flying: int,
+        seconds: float,
+        estimate: Estimate,
+        prior: Figure,
+        now: float,
+    ) -> float:
+        """What it had taken at usual load; what it took tells how much load matters."""
+        load = self.loads.get(model.target)
+        if load is None or not flying:
+            return seconds
+        load.learn(flying, math.log(seconds) - estimate.at(prior, now)[0], now)
+        return seconds / load.times(flying)
+
+    def sent(self, model: Model) -> int:
+        """A request goes to a target; how many it has now. To be followed by `over`, once."""
+        load = self.loads.get(model.target)
+        if load is None:
+            load = self.loads[model.target] = Load()
+        if load.begun():
+            self._look_again(model.target)
+        return load.flying
+
+    def over(self, model: Model) -> None:
+        """A request that was sent is over, however it ended."""
+        self.loads[model.target].ended()
+
+    def headroom(self, model: Model, left: int, reset_s: float, now: float) -> None:
+        """The upstream said how many requests its limit still lets through, and for how long."""
+        if self.loads[model.target].told(left, reset_s, now):
+            self._look_again(model.target)
+
+    def _look_again(self, target: str) -> None:
+        self._fresh.add(target)
+        self.changed = self.surprised = True
 
     def waited(self, model: Model, seconds: float, now: float, effort: str | None) -> None:
         """The first content had not come after so long, and nobody waited any longer."""
@@ -154,7 +205,9 @@ class Learner:
 
     def admit(self, model: Model, now: float) -> bool:
         """Whether an attempt may go to this target now; a probe is taken where one is due."""
-        states = self._health
+        states, hints = self._health, self._hints
+        if hints and any(hints.get(key, NO_HINT)[0] > now for key in model.health_keys):
+            return False
         found = [(key, states[key]) for key in model.health_keys if key in states]
         if not any(state.strikes for _, state in found):
             return True
@@ -169,7 +222,8 @@ class Learner:
         """Seconds until an attempt may go to this target, as far as is known; 0 where one may."""
         keys, free = model.health_keys, self._free_until
         until = max(max(health.opens(self._of(key)), free.get(key, 0.0)) for key in keys)
-        return max(0.0, until - now)
+        hinted = max(self._hints.get(key, NO_HINT)[0] for key in keys)
+        return max(0.0, until - now, hinted - now)
 
     def failing(self, upstream: str, now: float) -> bool:
         """Whether an account as a whole is failing."""
@@ -184,13 +238,44 @@ class Learner:
 
     def cooling(self, now: float) -> dict[str, tuple[float, str]]:
         """The targets and accounts that are to be left alone at `now`."""
+        out = self.resting(now)
+        for key, state in self._health.items():
+            probing = state.probe is not None and now - state.probe < health.PROBE_LEASE_S
+            if probing and key not in out:
+                out[key] = (health.opens(state), "probing")
+        for key, hint in self._hints.items():
+            if hint[0] > now:
+                out[key] = max(hint, out.get(key, NO_HINT))
+        return out
+
+    def resting(self, now: float) -> dict[str, tuple[float, str]]:
+        """Those that are left alone at `now` for what was seen of them here."""
         out = {k: (until, "free_limit") for k, until in self._free_until.items() if until > now}
         for key, state in self._health.items():
             if state.until > now:
-                out[key] = (max(state.until, out.get(key, (0.0, ""))[0]), state.reason)
-            elif state.probe is not None and now - state.probe < health.PROBE_LEASE_S:
-                out[key] = (state.probe + health.PROBE_LEASE_S, "probing")
+                out[key] = max((state.until, state.reason), out.get(key, NO_HINT))
         return out
+
+    def hinted(self, hints: Mapping[str, tuple[float, str]], now: float) -> bool:
+        """Leave alone what other routers do, as far as nothing speaks against it here.
+
+        What answered here in the last seconds is not given up for what another saw, unless it is
+        a matter of the account they share. True where `cooling` may differ for it.
+        """
+        before = bool(self._hints)
+        self._hints = {
+            key: (until, why)
+            for key, (until, why) in hints.items()
+            if why in SHARED or not self._answered(key, now)
+        }
+        return before or bool(self._hints)
+
+    def _answered(self, key: str, now: float) -> bool:
+        """Whether a target gave an answer here in this or the last slot of the window."""
+        tally, slot = self._tallies.get(key), int(now // health.SLOT_S)
+        if tally is not None and tally[0] >= slot - 1:
+            return True
+        return any(s[0] >= slot - 1 and s[1] for s in self._health.get(key, health.WELL).slots)
 
     def _of(self, key: str) -> Health:
         """The state of a target or an account, with everything counted into it."""
@@ -253,8 +338,9 @@ class Learner:
         return result
 
     def _expected(self, model: Model, now: float) -> Expected:
-        seen = self.targets.get(model.target)
-        return recorded(model) if seen is None else seen.expected(model, now)
+        seen, load = self.targets.get(model.target), self.loads.get(model.target)
+        found = recorded(model) if seen is None else seen.expected(model, now)
+        return found if load is None else found.under(load.look(), load.wait_s(now))
 
     def due(self, now: float) -> bool:
         """Whether a new vector would differ from the last."""

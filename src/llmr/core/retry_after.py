@@ -15,6 +15,7 @@ _TEXT = re.compile(
     rf"(?:\s*{_NUMBER}\s*(?:{_UNIT})(?![a-z]))*)(?!\s*\w*day)",
     re.I,
 )
+_RESET = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h)?){{1,4}}")
 _PART = re.compile(rf"({_NUMBER})\s*({_UNIT})?", re.I)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"^(\d{1,9}(?:\.\d{1,9})?)s$")
@@ -38,6 +39,21 @@ def wait_s(
         if (date := _date(header, wall)) is not None:
             return date
     return max(_told(facts, message), default=None)
+
+
+def headroom(headers: Mapping[bytes, bytes], tokens: float) -> tuple[int, float] | None:
+    """(requests of so many tokens that a limit still lets through, seconds until it is reset).
+
+    None where that is not said. The form is that of OpenAI and those who follow it: "6m0s".
+    """
+    found = []
+    for what, size in ((b"requests", 1.0), (b"tokens", max(tokens, 1.0))):
+        told = headers.get(b"x-ratelimit-remaining-" + what, b"").decode("latin-1")
+        reset = headers.get(b"x-ratelimit-reset-" + what, b"").decode("latin-1")
+        left = _number(told)
+        if left is not None and _RESET.fullmatch(reset):
+            found.append((int(left / size), sum(_spoken(reset))))
+    return min(found, key=lambda one: (one[0], -one[1]), default=None)
 
 
 def _told(facts: Sequence[Mapping[str, Any]], message: str) -> Iterator[float]:

@@ -19,6 +19,7 @@ from llmr.core.classify import Failure
 from llmr.core.forms import events
 from llmr.core.hedging import LATE_SHARE
 from llmr.core.learner import Learner
+from llmr.core.retry_after import headroom
 from llmr.core.splice import Departed, Splice
 from llmr.core.sse import Event, EventTooLarge
 from llmr.execution.delivery import Delivery
@@ -79,6 +80,7 @@ class Trial(Struct, eq=False):
     _pieces: list[bytes] | None = None
     _size: int = 0
     _over: bool = False
+    _flying: int = 0
 
     def start(self, upstream: Upstream, pieces: Pieces, more: bool) -> None:
         """Send. `more`: another target is left."""
@@ -88,6 +90,7 @@ class Trial(Struct, eq=False):
         if len(pieces) > 1:  # the name belongs between them
             pieces = (pieces[0], _encode(name), *pieces[1:])
         left = call.deadline - started
+        self._flying = self._learner.sent(self.model)
         self._line = upstream.start(
             Send("POST", CHAT, pieces, call.headers), self, min(limits.connect_s, left)
         )
@@ -237,7 +240,12 @@ class Trial(Struct, eq=False):
             self._hasten(now + self._limits.idle_s)
 
     def _named(self, headers: Mapping[bytes, bytes]) -> None:
-        """Keep the upstream's name of this answer, under which its price can be asked for."""
+        """Keep the name of this answer, under which its price can be asked for, and headroom."""
+        if b"x-ratelimit-remaining-requests" in headers:
+            asked = self._call.decision.request
+            found = headroom(headers, asked.prompt_tokens + asked.output_tokens)
+            if found is not None:
+                self._learner.headroom(self.model, *found, self._delivery.loop.time())
         name = headers.get(GENERATION)
         if name is not None and len(name) <= LONGEST_NAME and name.isascii():
             self.record.generation = name.decode()
@@ -343,7 +351,7 @@ class Trial(Struct, eq=False):
         if streamed.answer_began is not None:
             first, rate = streamed.observed(now)
             effort = self._call.decision.request.effort
-            self._learner.observe(self.model, first, rate, now, effort=effort)
+            self._learner.observe(self.model, first, rate, now, effort=effort, flying=self._flying)
         if self._line is not None:
             self._line.leave(REST_S)  # or the connection could not be used again
         self._finish(None)
@@ -357,7 +365,7 @@ class Trial(Struct, eq=False):
             now = self._delivery.loop.time()
             took = now - self._started - first
             rate = took / tokens if took > 0 else None
-            self._learner.observe(self.model, None, rate, now, whole=True)
+            self._learner.observe(self.model, None, rate, now, whole=True, flying=self._flying)
 
     # --- the end ---
 
@@ -366,6 +374,7 @@ class Trial(Struct, eq=False):
             return
         if how is None:
             self._over = True
+            self._learner.over(self.model)
             self._stop_timer()
             self._line = None
         else:
@@ -381,6 +390,7 @@ class Trial(Struct, eq=False):
 
     def _end(self) -> None:
         self._over = True
+        self._learner.over(self.model)
         self._stop_timer()
         line, self._line = self._line, None
         if line is not None:
