@@ -6,6 +6,7 @@ every call is O(1) but `publish`.
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from llmr.core.telemetry import Telemetry
 
 MOVES_KEPT = 64  # versions of the vector whose changes are known
 FADE_S = 600.0
+LOOKS = 4  # at most so many targets fade a little with each vector
 NO_HINT = (0.0, "")
 SHARED = frozenset(k.name for k in (RATE_LIMITED, FREE_LIMIT, CREDENTIALS, CREDIT))  # by one key
 NOTICED = 0.002  # figures that changed by less stay as they are
@@ -46,7 +48,7 @@ class Learner:
         self._version = 0
         self._fresh: set[str] = set()  # targets observed since the last vector
         self.unsaved: set[str] = set()  # those that nobody has put away yet
-        self._live: set[str] = set()  # those whose last minutes still count
+        self._live: dict[str, None] = {}  # those whose last minutes still count, in turn
         self._fades_at = 0.0  # when those are looked at again that only hours count of
         self._published: tuple[Snapshot, dict[str, int], list[Expected], Telemetry] | None = None
         self.lengths = LengthBook()
@@ -300,7 +302,7 @@ class Learner:
 
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
         """The vector for `snapshot` as of now: the one before, but for what has changed since."""
-        before = self._published
+        before, looked_at = self._published, self._looked_at(now)
         if before is None or before[0] is not snapshot:
             rows = {model.target: index for index, model in enumerate(snapshot.models)}
             found = [self._expected(model, now) for model in snapshot.models]
@@ -308,7 +310,7 @@ class Learner:
         else:
             _, rows, found, last = before
             found, moved = list(found), []
-            for target in self._looked_at(now):
+            for target in looked_at:
                 index = rows.get(target)
                 if index is not None:
                     one = self._expected(snapshot.models[index], now)
@@ -316,12 +318,15 @@ class Learner:
                         found[index] = one
                         moved.append(index)
             moves = (*last.moves[-MOVES_KEPT:], tuple(moved))
-        self._live = {t for t in self._looked_at(now) if self._counts_still(t, now)}
+        for target in looked_at:  # those that were looked at come last
+            self._live.pop(target, None)
+            if self._counts_still(target, now):
+                self._live[target] = None
         if now >= self._fades_at:
             self._fades_at = now + FADE_S
-        self._fresh = set()
+        self._fresh = {target for target in looked_at if self._moves(target)}
         self._version += 1
-        self.changed, self.surprised = bool(self._live), False
+        self.changed, self.surprised = bool(self._live or self._fresh), False
         result = Telemetry(
             self._version,
             tuple([one.ttft_s for one in found]),
@@ -348,7 +353,13 @@ class Learner:
 
     def _looked_at(self, now: float) -> set[str]:
         """Targets whose expectations may have changed; from time to time all that were seen."""
-        return set(self.targets) if now >= self._fades_at else self._fresh | self._live
+        if now >= self._fades_at:
+            return set(self.targets)
+        return self._fresh.union(islice(self._live, LOOKS))
+
+    def _moves(self, target: str) -> bool:
+        load = self.loads.get(target)
+        return load is not None and load.moves
 
     def _counts_still(self, target: str, now: float) -> bool:
         seen = self.targets.get(target)

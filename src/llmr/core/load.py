@@ -71,6 +71,11 @@ class Load:
         slope = self._cross / total - NOISE / math.sqrt(total)
         self.slope = min(max(slope, 0.0), STEEPEST)
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is expected of it changes without an answer."""
+        return bool(self.slope or (self.left is not None and self.left <= 0))
+
     def look(self) -> float:
         """`times` for the next request."""
         self._looked = self.flying + 1
@@ -80,4 +85,7 @@ class Load:
         """Seconds until the limit lets another request through."""
         if self.left is None or self.left > 0:
             return 0.0
-        return max(self.resets_at - now, 0.0)
+        if now >= self.resets_at:
+            self.left = None
+            return 0.0
+        return self.resets_at - now
