@@ -23,9 +23,7 @@ class Chooser(Protocol):
     def choose(self, request: Request, rows: Snapshot, now: float) -> Sequence[int]:
         """The rows to try, in order."""
 
-    def seen(
-        self, rows: Snapshot, index: int, answer: tuple[float, float] | None, now: float
-    ) -> None:
+    def seen(self, rows: Snapshot, index: int, answer: Answer, now: float) -> None:
         """What came of a choice."""
 
 
@@ -48,9 +46,7 @@ class Routed:
             self.explorer.tried(tried - best)
         return found.chain
 
-    def seen(
-        self, rows: Snapshot, index: int, answer: tuple[float, float] | None, now: float
-    ) -> None:
+    def seen(self, rows: Snapshot, index: int, answer: Answer, now: float) -> None:
         model = rows.models[index]
         if answer is None:
             self.learner.fault(model, classify.OVERLOADED, now, None, hard=True)
@@ -85,9 +81,7 @@ class Among:
         total, count = self._sums.get(index, (0.0, 0))
         return total / count if count else 0.0  # those never tried come first, one after another
 
-    def seen(
-        self, rows: Snapshot, index: int, answer: tuple[float, float] | None, now: float
-    ) -> None:
+    def seen(self, rows: Snapshot, index: int, answer: Answer, now: float) -> None:
         self._static.seen(rows, index, None if answer is None else (0.0, 0.0), now)
         if answer is not None:
             sums = self._sums.setdefault(index, [0.0, 0])

@@ -297,7 +297,7 @@ class Learner:
         of = self.lengths.of
         lengths = [of(row.target, row.lengths, now) for row in snapshot.models]
         pairs = zip(snapshot.models, lengths, strict=True)
-        rows = tuple(row if now is row.lengths else replace(row, lengths=now) for row, now in pairs)
+        rows = tuple(row if new is row.lengths else replace(row, lengths=new) for row, new in pairs)
         return snapshot if rows == snapshot.models else replace(snapshot, models=rows)
 
     def publish(self, snapshot: Snapshot, now: float) -> Telemetry:
